@@ -1,0 +1,274 @@
+"""Headers as JSON documents, and the JSON Schema of them, both told by the data classes alone.
+
+The annotations of the data classes are the single description: `to_document` and `from_document` walk
+them, `json_schema` prints them. So the validator and the published schema cannot disagree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from .episode import Bound, Episode
+from .errors import Problem, SchemaError
+from .rights import RIGHTS_SCHEMA, Rights, rights_problems
+
+SCHEMA_VERSION = 1
+T = TypeVar("T")
+_MAX_DEPTH = 64
+
+
+def strict_json(raw: bytes | str) -> Any:
+    """Parse JSON and refuse what RFC 8259 calls unpredictable: doubled keys, NaN; and deep nesting.
+
+    Raises
+    ------
+    ValueError
+        With the reason.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(items)
+        if len(document) != len(items):
+            raise ValueError("a key occurs twice in one object")
+        return document
+
+    def refuse(word: str) -> float:
+        raise ValueError(f"{word} is not JSON")
+
+    try:
+        return json.loads(raw, object_pairs_hook=pairs, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+@cache
+def _members(cls: Any) -> dict[str, tuple[Any, bool]]:
+    """Tell the members of a data class that a document has: name -> (annotation, required)."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    missing = dataclasses.MISSING
+    return {
+        f.name: (hints[f.name], f.default is missing and f.default_factory is missing)
+        for f in dataclasses.fields(cls)
+        if f.metadata.get("document", True)
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Rights):
+        return value.to_document()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(getattr(value, name)) for name in _members(type(value))}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(member) for key, member in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(member) for member in value]
+    return value
+
+
+def to_document(value: object) -> dict[str, Any]:
+    """Return the JSON document of an episode's header, or of any other data class of the schema."""
+    document: dict[str, Any] = _plain(value)
+    if isinstance(value, Episode):
+        document = {"schema": SCHEMA_VERSION, **document, **_plain(value.unknown)}
+    return document
+
+
+def from_document(cls: type[T], document: object) -> T:
+    """Return the data class that a document tells of; streams and clocks are headers only.
+
+    Raises
+    ------
+    SchemaError
+        With every problem of the document and its place.
+    """
+    problems: list[Problem] = []
+    unknown: dict[str, Any] = {}
+    if cls is Episode and isinstance(document, Mapping):
+        document = dict(document)
+        version = document.pop("schema", None)
+        if version != SCHEMA_VERSION:
+            problems.append(Problem("schema", f"is {version!r}; this reads version {SCHEMA_VERSION}"))
+        unknown = {key: document.pop(key) for key in list(document) if key not in _members(cls)}
+    value = _parse(cls, document, "", problems)
+    if problems:
+        raise SchemaError(problems)
+    return dataclasses.replace(value, unknown=unknown) if unknown else value  # type: ignore[no-any-return]
+
+
+def _parse(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:  # noqa: PLR0911
+    """Return ``value`` as an annotation wants it, or add to ``problems`` and return None."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return _parse_json(value, where, problems)
+    if origin is Annotated:
+        parsed = _parse(arguments[0], value, where, problems)
+        problems += [] if parsed is None else _bound_problems(arguments[1], parsed, where)
+        return parsed
+    if origin in {Union, types.UnionType}:
+        inner = next(a for a in arguments if a is not types.NoneType)
+        return None if value is None else _parse(inner, value, where, problems)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        return _wrong(
+            problems, where, f"is {value!r}; must be one of {', '.join(map(str, arguments))}", "value"
+        )
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            return _wrong(problems, where, "must be a list")
+        return tuple(_parse(arguments[0], v, f"{where}.{i}", problems) for i, v in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            return _wrong(problems, where, "must be an object")
+        for key in value:
+            _parse(arguments[0], key, f"{where}.{key}", problems)
+        return {k: _parse(arguments[1], v, f"{where}.{k}", problems) for k, v in value.items()}
+    if kind is Rights:
+        found = rights_problems(value)
+        problems += [Problem(f"{where}.{p.where}", p.message, p.kind) for p in found]
+        return None if found else Rights.from_document(value)
+    if dataclasses.is_dataclass(kind):
+        return _parse_members(kind, value, where, problems)
+    return _parse_scalar(kind, value, where, problems)
+
+
+def _parse_members(cls: Any, value: Any, where: str, problems: list[Problem]) -> Any:
+    if not isinstance(value, Mapping):
+        return _wrong(problems, where, "must be an object")
+    members = _members(cls)
+    dot = f"{where}." if where else ""
+    before = len(problems)
+    problems += [
+        Problem(f"{dot}{name}", "is not a member known here", "unknown")
+        for name in value
+        if name not in members
+    ]
+    arguments = {}
+    for name, (kind, required) in members.items():
+        if name in value:
+            arguments[name] = _parse(kind, value[name], dot + name, problems)
+        elif required:
+            problems.append(Problem(dot + name, "is missing", "missing"))
+    return cls(**arguments) if len(problems) == before else None
+
+
+def _parse_scalar(kind: type, value: Any, where: str, problems: list[Problem]) -> Any:
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int) or math.isfinite(value):
+            return value
+        return _wrong(problems, where, "must be finite", "value")
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    return _wrong(problems, where, f"must be {kind.__name__}, not {type(value).__name__}")
+
+
+def _parse_json(value: Any, where: str, problems: list[Problem], depth: int = 0) -> Any:
+    if depth > _MAX_DEPTH:
+        return _wrong(problems, where, "is nested too deep", "value")
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {k: _parse_json(v, f"{where}.{k}", problems, depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_parse_json(v, f"{where}.{i}", problems, depth + 1) for i, v in enumerate(value)]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return _wrong(problems, where, f"{type(value).__name__} {str(value)[:40]} is not JSON")
+
+
+def _wrong(problems: list[Problem], where: str, message: str, kind: str = "type") -> None:
+    problems.append(Problem(where, message, kind))
+
+
+def _bound_problems(bound: Bound, value: Any, where: str) -> list[Problem]:
+    found = []
+    if bound.pattern and not re.search(bound.pattern.removesuffix("$") + r"\Z", value):
+        found.append(Problem(where, f"{value[:80]!r} does not match {bound.pattern}"))
+    if bound.max_length is not None and len(value) > bound.max_length:
+        found.append(Problem(where, f"is longer than {bound.max_length} characters"))
+    if bound.min_length is not None and len(value) < bound.min_length:
+        found.append(Problem(where, "is empty"))
+    if bound.minimum is not None and value < bound.minimum:
+        found.append(Problem(where, f"is {value}; must be at least {bound.minimum}"))
+    return found
+
+
+def json_schema(cls: type = Episode) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of the documents that `from_document` accepts for ``cls``."""
+    definitions: dict[str, Any] = {}
+    top = _object_schema(cls, definitions)
+    if cls is Episode:
+        top["properties"]["schema"] = {"const": SCHEMA_VERSION}
+        top["required"].insert(0, "schema")
+        top["additionalProperties"] = True
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": cls.__name__,
+        **top,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _object_schema(cls: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    members = _members(cls)
+    return {
+        "type": "object",
+        "properties": {name: _schema_of(kind, definitions) for name, (kind, _) in members.items()},
+        "required": [name for name, (_, required) in members.items() if required],
+        "additionalProperties": False,
+    }
+
+
+_SCALARS: dict[Any, dict[str, Any]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    Any: {},
+}
+
+
+def _schema_of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind in _SCALARS:
+        return dict(_SCALARS[kind])
+    if origin is Annotated:
+        bound: Bound = arguments[1]
+        limits = {
+            "pattern": bound.pattern or None,
+            "minimum": bound.minimum,
+            "maxLength": bound.max_length,
+            "minLength": bound.min_length,
+        }
+        return _schema_of(arguments[0], definitions) | {k: v for k, v in limits.items() if v is not None}
+    if origin in {Union, types.UnionType}:
+        return {
+            "anyOf": [_schema_of(a, definitions) for a in arguments if a is not types.NoneType]
+            + [{"type": "null"}]
+        }
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is tuple:
+        return {"type": "array", "items": _schema_of(arguments[0], definitions)}
+    if origin is not None and issubclass(origin, Mapping):
+        names = _schema_of(arguments[0], definitions)
+        return {
+            "type": "object",
+            "propertyNames": names,
+            "additionalProperties": _schema_of(arguments[1], definitions),
+        }
+    if kind is Rights:
+        definitions["Rights"] = {k: v for k, v in RIGHTS_SCHEMA.items() if k != "$schema"}
+        return {"$ref": "#/$defs/Rights"}
+    if kind.__name__ not in definitions:
+        definitions[kind.__name__] = {}
+        definitions[kind.__name__] = _object_schema(kind, definitions)
+    return {"$ref": f"#/$defs/{kind.__name__}"}

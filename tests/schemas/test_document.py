@@ -1,0 +1,124 @@
+"""Headers survive JSON; the published schema and the validator agree; version 1 is readable for ever."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from teleopen.schemas import (
+    Episode,
+    SchemaError,
+    canonical,
+    from_document,
+    json_schema,
+    problems_of,
+    strict_json,
+    to_document,
+)
+
+from tests.strategies import headers, json_values
+from tools.schemas import FOLDER, documents
+
+GOLDEN = Path(__file__).parent / "golden" / "episode-1.json"
+VALIDATOR = jsonschema.Draft202012Validator(json_schema())
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@quick
+@given(headers())
+def test_a_header_survives_json(episode: Episode) -> None:
+    assert problems_of(episode) == []
+    raw = canonical(to_document(episode))
+    again = from_document(Episode, strict_json(raw))
+    assert again == episode
+    assert canonical(to_document(again)) == raw
+
+
+@quick
+@given(headers())
+def test_the_published_schema_accepts_what_the_validator_accepts(episode: Episode) -> None:
+    VALIDATOR.validate(json.loads(canonical(to_document(episode))))
+
+
+def places(document: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the place of every member of a document."""
+    items = (
+        document.items()
+        if isinstance(document, dict)
+        else enumerate(document)
+        if isinstance(document, list)
+        else ()
+    )
+    return [place for key, value in items for place in [(*at, key), *places(value, (*at, key))]]
+
+
+@quick
+@given(headers(), json_values, st.data())
+def test_schema_and_validator_agree_on_a_spoilt_document(
+    episode: Episode, value: Any, data: st.DataObject
+) -> None:
+    document = json.loads(canonical(to_document(episode)))
+    place = data.draw(st.sampled_from([p for p in places(document) if p[0] != "rights"]))
+    target = document
+    for key in place[:-1]:
+        target = target[key]
+    if data.draw(st.booleans()) and isinstance(target, dict):
+        del target[place[-1]]
+    else:
+        target[place[-1]] = value
+    try:
+        from_document(Episode, document)
+        accepted = True
+    except SchemaError:
+        accepted = False
+    assert accepted == VALIDATOR.is_valid(document), place
+
+
+def test_unknown_members_of_a_header_are_kept() -> None:
+    document = {**json.loads(GOLDEN.read_bytes()), "from_the_future": {"x": [1, None]}}
+    assert to_document(from_document(Episode, document)) == document
+
+
+def test_version_1_is_read_as_it_was_written() -> None:
+    raw = GOLDEN.read_bytes()
+    episode = from_document(Episode, strict_json(raw))
+    assert problems_of(episode) == []
+    assert canonical(to_document(episode)) == raw.strip()
+
+
+def test_a_newer_schema_is_refused() -> None:
+    document = {**json.loads(GOLDEN.read_bytes()), "schema": 2}
+    with pytest.raises(SchemaError, match="reads version 1"):
+        from_document(Episode, document)
+
+
+def test_every_problem_is_told_with_its_place() -> None:
+    document = json.loads(GOLDEN.read_bytes())
+    document["outcome"] = "maybe"
+    document["clocks"]["steps"]["length"] = -1
+    del document["streams"]["action"]["spec"]["dtype"]
+    with pytest.raises(SchemaError) as caught:
+        from_document(Episode, document)
+    assert {p.where for p in caught.value.problems} == {
+        "outcome",
+        "clocks.steps.length",
+        "streams.action.spec.dtype",
+    }
+
+
+@pytest.mark.parametrize("raw", ['{"a":1,"a":2}', "[NaN]", "[Infinity]", "[" * 100_000, '{"a"', "\ufeff{}"])
+def test_json_that_readers_disagree_on_is_refused(raw: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        strict_json(raw)
+
+
+@pytest.mark.parametrize("name", sorted(documents()))
+def test_schema_files_are_fresh(name: str) -> None:
+    assert FOLDER.joinpath(name).read_text(encoding="utf-8") == documents()[name], (
+        "run: python tools/schemas.py"
+    )

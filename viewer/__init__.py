@@ -1,0 +1,1 @@
+"""Shows an Episode, wherever it comes from."""
