@@ -26,27 +26,58 @@ _MAX_DEPTH = 64
 
 
 def strict_json(raw: bytes | str) -> Any:
-    """Parse JSON and refuse what RFC 8259 calls unpredictable: doubled keys, NaN; and deep nesting.
+    """Parse JSON, but for what readers disagree on (RFC 8259).
+
+    Refused are doubled keys, numbers that are none, halves of surrogate pairs, and nesting deeper than 64.
 
     Raises
     ------
     ValueError
         With the reason.
     """
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        document = dict(items)
-        if len(document) != len(items):
-            raise ValueError("a key occurs twice in one object")
-        return document
-
-    def refuse(word: str) -> float:
-        raise ValueError(f"{word} is not JSON")
-
     try:
-        return json.loads(raw, object_pairs_hook=pairs, parse_constant=refuse)
+        document = json.loads(raw, object_pairs_hook=_pairs, parse_constant=_no_number, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+    _check_depth(document)
+    text = raw if isinstance(raw, str) else raw.decode(json.detect_encoding(raw))
+    if _SURROGATE.search(text):
+        json.dumps(document, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+    return document
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+
+
+def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(items)
+    if len(document) != len(items):
+        raise ValueError("a key occurs twice in one object")
+    return document
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise ValueError(f"{word[:40]} is too large a number")
+    return number
+
+
+def _check_depth(document: Any) -> None:
+    level, depth = [document], 0
+    while level := [
+        child
+        for value in level
+        if isinstance(value, dict | list)
+        for child in (value.values() if isinstance(value, dict) else value)
+    ]:
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise ValueError("nested too deep")
 
 
 @cache
@@ -96,7 +127,7 @@ def from_document(cls: type[T], document: object) -> T:
         version = document.pop("schema", None)
         if version != SCHEMA_VERSION:
             problems.append(Problem("schema", f"is {version!r}; this reads version {SCHEMA_VERSION}"))
-        unknown = {key: document.pop(key) for key in list(document) if key not in _members(cls)}
+        unknown = {key: document.pop(key) for key in list(document) if key not in _members(Episode)}
     value = _parse(cls, document, "", problems)
     if problems:
         raise SchemaError(problems)
@@ -165,6 +196,8 @@ def _parse_scalar(kind: type, value: Any, where: str, problems: list[Problem]) -
         if isinstance(value, int) or math.isfinite(value):
             return value
         return _wrong(problems, where, "must be finite", "value")
+    if isinstance(value, str) and kind is str and re.search(r"[\ud800-\udfff]", value):
+        return _wrong(problems, where, "holds half of a surrogate pair", "value")
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     return _wrong(problems, where, f"must be {kind.__name__}, not {type(value).__name__}")
@@ -177,10 +210,12 @@ def _parse_json(value: Any, where: str, problems: list[Problem], depth: int = 0)
         return {k: _parse_json(v, f"{where}.{k}", problems, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_parse_json(v, f"{where}.{i}", problems, depth + 1) for i, v in enumerate(value)]
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
+    if isinstance(value, str):
+        return _parse_scalar(str, value, where, problems)
     return _wrong(problems, where, f"{type(value).__name__} {str(value)[:40]} is not JSON")
 
 

@@ -449,7 +449,8 @@ def episode_id(digests: Iterable[str], selector: str = "") -> str:
 
 def nominal_times(length: int, rate_hz: float) -> Times:
     """Return the times of ``length`` samples at a nominal rate: (length,) int64 nanoseconds from 0."""
-    return np.rint(np.arange(length) * (1e9 / rate_hz)).astype(np.int64)
+    times: Times = np.rint(np.arange(length) * (1e9 / rate_hz)).astype(np.int64)
+    return times
 
 
 def median_rate(times: Times) -> float | None:

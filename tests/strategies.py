@@ -19,6 +19,7 @@ from teleopen.schemas import (
     StreamSpec,
     episode_id,
 )
+from teleopen.schemas.episode import Kind
 
 json_values = st.recursive(
     st.none()
@@ -59,7 +60,8 @@ def contracts(draw: st.DrawFn, axes: int) -> ActionContract:
 @st.composite
 def specs(draw: st.DrawFn, name: str, clock: str) -> StreamSpec:
     """Draw a stream's header of any kind."""
-    kind = draw(st.sampled_from(["low_dim", "video", "depth"]))
+    kinds: list[Kind] = ["low_dim", "video", "depth"]
+    kind = draw(st.sampled_from(kinds))
     shape: tuple[int, ...]
     if kind == "video":
         dtype, shape = "uint8", (draw(extents), draw(extents), draw(st.sampled_from([1, 3])))

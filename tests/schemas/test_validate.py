@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +45,7 @@ def with_contract(*parts: tuple[int, int]) -> ActionContract:
     return ActionContract(parts=tuple(ActionPart(start=a, stop=b, space="unknown") for a, b in parts))
 
 
-SPOILT = {
+SPOILT: dict[str, Callable[[Episode], Episode]] = {
     "streams.action.axes": lambda e: with_stream(e, axes=("only one",)),
     "streams.action.unit": lambda e: with_stream(e, unit=("rad", "rad")),
     "streams.action.dtype": lambda e: with_stream(e, dtype="object"),
