@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -110,6 +109,9 @@ def _sha256(path: str, _size: int, _mtime_ns: int, _inode: int) -> str:
 def contained(root: Path, name: str, *, path: Path, where: str) -> Path:
     """Return the file that a source names, if it lies inside ``root`` once links are followed.
 
+    A download cache of the Hugging Face Hub (``<repository>/snapshots/<revision>``) holds links into
+    ``<repository>/blobs`` (huggingface_hub: file_download.py); for such a root that folder is inside too.
+
     Parameters
     ----------
     path, where
@@ -120,7 +122,10 @@ def contained(root: Path, name: str, *, path: Path, where: str) -> Path:
     FormatError
         If the name is absolute, climbs out, or reaches out through a symbolic link.
     """
-    target = (root / name).resolve()
-    if os.path.isabs(name) or "\0" in name or not target.is_relative_to(root.resolve()):  # noqa: PTH117
+    home = root.resolve()
+    inside = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    plain = "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
+    target = (root / name).resolve() if plain else None
+    if target is None or not any(target.is_relative_to(folder) for folder in inside):
         raise FormatError(str(path), where, f"names {name!r}, which lies outside of the recording")
     return target

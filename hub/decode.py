@@ -222,7 +222,7 @@ def write_pixels(frame: av.VideoFrame, video: VideoFormat, scaler: VideoReformat
         _write_444([plane_view(frame, index)[:height, :width, 0] for index in range(3)], video, out)
     else:
         rgb = scaler.reformat(
-            frame,
+            _untagged(frame) if video.range == "limited" else frame,
             format="rgb24",
             src_colorspace=MATRICES[video.matrix],
             dst_colorspace=MATRICES[video.matrix],
@@ -232,6 +232,16 @@ def write_pixels(frame: av.VideoFrame, video: VideoFormat, scaler: VideoReformat
             threads=1,
         )
         out[...] = plane_view(rgb, 0, 3)[:height, :width]
+
+
+def _untagged(frame: av.VideoFrame) -> av.VideoFrame:
+    """Return a picture whose range the scaler takes from us: for ``yuvj...`` it insists on full range."""
+    if not frame.format.name.startswith("yuvj"):
+        return frame
+    plain = av.VideoFrame(frame.width, frame.height, frame.format.name.replace("yuvj", "yuv"))
+    for index in range(len(frame.planes)):
+        plane_view(plain, index)[...] = plane_view(frame, index)
+    return plain
 
 
 def plane_view(frame: av.VideoFrame, index: int, channels: int = 1) -> Pixels:

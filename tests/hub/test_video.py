@@ -330,6 +330,21 @@ VIDEO = VideoFormat(
 )
 
 
+@pytest.mark.parametrize("range_", ["limited", "full"])
+@pytest.mark.parametrize("tagged", ["yuv420p", "yuvj420p"])
+def test_the_array_says_the_range_whatever_the_bitstream_says(tagged: str, range_: Any) -> None:
+    packets, video = stream(clip(2, 64, 96), "libx264", {"preset": "ultrafast"}, pixel_format=tagged)
+    video = replace(video, pixel_format="yuv420p", range=range_)
+    (chunk,) = gops_from_packets(packets, video=video, length=2, slots=32)
+    colour = decoded(chunk, video, [1], (64, 96, 3))[0]
+    luma = decoded(chunk, replace(video, range="full"), [1], (64, 96, 1))[0]
+    grey = luma.astype(float) if range_ == "full" else (luma - 16.0) * 255 / 219
+    # The clip is mostly grey: what the matrix adds for colour cancels out in this sum.
+    weighted = colour @ np.array([0.299, 0.587, 0.114])
+    inside = (colour > 0).all(-1) & (colour < 255).all(-1)
+    assert np.abs(weighted - grey[..., 0])[inside].max() < 4
+
+
 def test_grey_of_a_limited_source_fills_the_range() -> None:
     frame = av.VideoFrame(WIDTH, HEIGHT, "yuv420p")
     decode.plane_view(frame, 0)[...] = np.linspace(0, 255, WIDTH, dtype=np.uint8)[None, :, None]

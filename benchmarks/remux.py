@@ -1,0 +1,63 @@
+"""MP4 sources into a store: packets taken as they are, compared with encoding them anew."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from teleopen.converters.lerobot_v3 import LerobotV3
+from teleopen.hub import WriteOptions, create_store
+from teleopen.schemas import Episode
+
+from .corpus import CAMERAS, Bench
+from .lerobot import make_dataset
+from .measure import interleaved_jobs
+from .mp4 import LEROBOT_AV1, LONG_GOP_H264
+from .report import Aim, Row, Table
+
+_SOURCES = {
+    "AV1 g=2 (LeRobot's default)": ("libsvtav1", LEROBOT_AV1),
+    "H.264 g=250 with B-frames": ("libx264", LONG_GOP_H264),
+}
+
+
+def table(bench: Bench) -> Table:
+    """Measure the LeRobot converter and the store's writer together."""
+    episodes = 1 if bench.quick else 3
+    frames = episodes * len(CAMERAS) * len(bench.clips[CAMERAS[0]])
+    found = Table(
+        "remux: CPU time from a LeRobot v3.0 dataset into a store",
+        notes=[
+            f"{frames} frames of {episodes} episode(s), one MP4 per camera. Hashes of the sources, states,",
+            "documents and the commit are included. Ratio: with transcode=True / without.",
+        ],
+    )
+    for name, (encoder, options) in _SOURCES.items():
+        source = bench.new_folder() / "dataset"
+        make_dataset(bench, source, encoder, options, episodes)
+        jobs = {
+            "as they are": (partial(_convert, bench, source, WriteOptions()), frames),
+            "anew": (partial(_convert, bench, source, WriteOptions(transcode=True)), frames),
+        }
+        samples = interleaved_jobs(jobs, 1 if bench.quick else 3)
+        found.rows.append(
+            Row(
+                what=f"{name}: packets as they are",
+                figure=f"{samples.median('as they are') * 1e3:.3f} ms/frame",
+                peer="transcode=True",
+                peer_figure=f"{samples.median('anew') * 1e3:.2f} ms/frame",
+                ratio=samples.ratio("anew", "as they are"),
+                aim=Aim(">=", 50),
+            )
+        )
+    return found
+
+
+def _convert(bench: Bench, source: Path, options: WriteOptions, _turn: int) -> None:
+    # A copy, since indices and hashes of files that were seen are remembered.
+    fresh = shutil.copytree(source, bench.new_folder() / "dataset")
+    episodes: Iterable[Episode] = LerobotV3().episodes(fresh)
+    report = create_store(bench.new_folder(), author="benchmarks").write(episodes, options)
+    assert report.added

@@ -1,0 +1,284 @@
+"""The words that the command line understands. Light: it is built before anything else is imported.
+
+Each verb names the function that does it as ``module:function``; `teleopen.cli.main` imports it then.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    _Group = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
+
+PROFILES = ("auto", "train", "stream", "archive", "lossless", "source")
+Verbs = Callable[..., argparse.ArgumentParser]
+
+_EPILOG = """\
+Stores are folders or URLs (s3://, gs://, https://, hf://); sources are recordings on this machine.
+SRC#EPISODE is one episode of either: its id, the beginning of it, or its number counted from 0.
+Exit codes: 0 done, 1 told why not, 2 misused. With --json, stdout is one JSON document.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="teleopen",
+        description="An open data hub for robot demonstrations: convert, keep the rights, verify, look.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    verbs = parser.add_subparsers(metavar="VERB", title="verbs")
+
+    def add(name: str, run: str, summary: str, to: _Group = verbs) -> argparse.ArgumentParser:
+        verb: argparse.ArgumentParser = to.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+        )
+        verb.set_defaults(run=run)
+        return verb
+
+    _begin(add)
+    _convert(add)
+    _look(add)
+    _rights(add, verbs)
+    _keep(add)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version; it is read from the installation, which costs time, only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        parser.exit(message=f"teleopen {version('teleopen')}\n")
+
+
+def _json(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def _store(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("store", metavar="STORE", help="folder or URL of a store")
+
+
+def _author(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--author", metavar="NAME", default="", help="who does this, for the commit log (login name)"
+    )
+
+
+def _policy(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--policy",
+        default="open-v1",
+        choices=("open-v1", "strict"),
+        help="what is asked for before anything opens (open-v1)",
+    )
+
+
+def _reading(verb: argparse.ArgumentParser) -> None:
+    """Add how a recording is read; a store needs none of it."""
+    group = verb.add_argument_group("how recordings are read")
+    group.add_argument(
+        "--format", metavar="F", help="name of the format, where more than one claims a source"
+    )
+    group.add_argument(
+        "--rate", metavar="HZ", type=_positive, help="rate of sources that do not record their times"
+    )
+    group.add_argument(
+        "--instruction", metavar="TEXT", help="what the robot was asked to do, if the source is silent"
+    )
+    group.add_argument(
+        "--option",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any other option of the converter, as `teleopen formats` lists them; may be repeated",
+    )
+
+
+def _begin(add: Verbs) -> None:
+    verb = add(
+        "demo", "verbs_demo:demo", "the whole story on the bundled sample: convert, verify, plan, look"
+    )
+    verb.add_argument(
+        "dir", metavar="DIR", nargs="?", default="teleopen-demo", help="folder to put it in (./teleopen-demo)"
+    )
+    _json(verb)
+    verb = add("formats", "verbs_read:formats", "list what can be read, with each converter's options")
+    _json(verb)
+    verb = add("probe", "verbs_read:probe", "tell what a recording is and what it holds; reads headers only")
+    verb.add_argument("src", metavar="SRC", help="file or folder of a recording")
+    verb.add_argument(
+        "--limit", metavar="N", type=_count, default=20, help="list no more than N episodes; 0: all (20)"
+    )
+    _reading(verb)
+    _json(verb)
+    verb = add("doctor", "verbs_doctor:doctor", "tell what this machine can do, and how to get the rest")
+    _json(verb)
+
+
+def _convert(add: Verbs) -> None:
+    verb = add(
+        "convert",
+        "verbs_convert:convert",
+        "bring recordings into a store: all of them in one commit, or none",
+    )
+    verb.add_argument("src", metavar="SRC", nargs="+", help="files or folders of recordings")
+    verb.add_argument("store", metavar="STORE", help="folder or URL of the store; made if there is none")
+    verb.add_argument(
+        "--rights", metavar="FILE", help="rights.toml that holds for all of them; else they stay closed"
+    )
+    verb.add_argument(
+        "--video",
+        choices=PROFILES,
+        default="train",
+        help="how cameras that come as frames are stored; docs/codec.md tells of each (train)",
+    )
+    verb.add_argument(
+        "--quality",
+        metavar="DB",
+        type=_positive,
+        default=37.0,
+        help="PSNR that lossy profiles aim at, in dB (37)",
+    )
+    verb.add_argument("--transcode", action="store_true", help="encode anew also what comes encoded")
+    verb.add_argument("--workers", metavar="N", type=_natural, help="encoding threads (one per core)")
+    verb.add_argument(
+        "--dry-run", action="store_true", help="read the headers, tell what would be done, write nothing"
+    )
+    _author(verb)
+    _reading(verb)
+    _json(verb)
+
+
+def _look(add: Verbs) -> None:
+    verb = add("info", "verbs_read:info", "tell what a store holds")
+    _store(verb)
+    _json(verb)
+    verb = add("episodes", "verbs_read:episodes", "list the episodes of a store")
+    _store(verb)
+    _json(verb)
+    verb = add(
+        "show",
+        "verbs_show:show",
+        "tell all about one episode: streams, clocks, rights, what became of each field",
+    )
+    verb.add_argument("src", metavar="SRC#EPISODE", help="an episode of a store or of a recording")
+    _reading(verb)
+    _json(verb)
+    verb = add(
+        "sheet", "verbs_show:sheet", "draw one episode as a contact sheet: cameras, states, commands, events"
+    )
+    verb.add_argument("src", metavar="SRC#EPISODE", help="an episode of a store or of a recording")
+    verb.add_argument("out", metavar="OUT.png", help="the picture to write")
+    verb.add_argument("--columns", metavar="N", type=_natural, default=8, help="frames per camera (8)")
+    _reading(verb)
+    _json(verb)
+
+
+def _rights(add: Verbs, verbs: _Group) -> None:
+    group = verbs.add_parser(
+        "rights", help="state rights: init, check, set", description="State rights.", allow_abbrev=False
+    )
+    below = group.add_subparsers(metavar="init|check|set", title="verbs", required=True)
+    verb = add("init", "verbs_rights:init", "write a commented rights.toml to fill in", below)
+    verb.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        default="rights.toml",
+        help="file to write, never over another (rights.toml)",
+    )
+    _json(verb)
+    verb = add(
+        "check",
+        "verbs_rights:check",
+        "tell what is wrong with a rights.toml, and what it still keeps closed",
+        below,
+    )
+    verb.add_argument("file", metavar="FILE", help="the rights.toml to check")
+    _policy(verb)
+    _json(verb)
+    verb = add(
+        "set", "verbs_rights:set_rights", "put the rights of a rights.toml on episodes of a store", below
+    )
+    _store(verb)
+    verb.add_argument("file", metavar="FILE", help="the rights.toml that holds from now on")
+    verb.add_argument(
+        "--episode",
+        metavar="E",
+        action="append",
+        help="only this episode: id, beginning of it or number; may be repeated",
+    )
+    _author(verb)
+    _json(verb)
+    verb = add(
+        "why", "verbs_rights:why", "tell what keeps the episodes of a store closed, and what would open them"
+    )
+    verb.add_argument("store", metavar="STORE[#EPISODE]", help="a store, or one episode of it")
+    _policy(verb)
+    _json(verb)
+
+
+def _keep(add: Verbs) -> None:
+    verb = add(
+        "verify", "verbs_keep:verify", "check every hash, index and count of a store; exit 1 on any damage"
+    )
+    _store(verb)
+    verb.add_argument("--decode", action="store_true", help="also decode every frame of every camera")
+    _json(verb)
+    verb = add("compact", "verbs_keep:compact", "merge small segments into large ones by copying bytes")
+    _store(verb)
+    _author(verb)
+    _json(verb)
+    verb = add("gc", "verbs_keep:gc", "remove what no entry of the commit log claims")
+    _store(verb)
+    verb.add_argument(
+        "--grace",
+        metavar="HOURS",
+        type=_hours,
+        default=24.0,
+        help="leave alone what is younger than this (24)",
+    )
+    verb.add_argument("--dry-run", action="store_true", help="tell what would be removed, remove nothing")
+    _json(verb)
+
+
+# argparse says "invalid _positive value" unless the type raises its own error.
+def _positive(text: str) -> float:
+    number = _number(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return number
+
+
+def _hours(text: str) -> float:
+    number = _number(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of hours")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 up")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if _count(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return int(text)

@@ -1,0 +1,66 @@
+"""The verb that tells the whole story once, on a recording that comes with the package."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.resources import as_file, files
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from ..converters.registry import converter_for
+from ..hub import WriteOptions, open_store
+from ..hub.verify import verify
+from ..schemas import StoreError
+from ..viewer.sheet import sheet
+from .output import amount, heading, line, megabytes, report
+from .verbs_convert import Intake, show_summary, write_all
+
+SAMPLE = "mobile_aloha.hdf5"
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Convert the bundled sample, verify it, tell what would be published, and draw it."""
+    folder = Path(args.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(args.dir, f"cannot be made: {error.strerror}") from error
+    url = str(folder / "store")
+    with as_file(files(__package__).joinpath("sample", SAMPLE)) as sample:
+        converted = write_all(url, Intake([(str(sample), converter_for(sample))]), WriteOptions())
+    store = open_store(url)
+    checked = verify(store.storage)
+    picture = folder / "episode.png"
+    sheet(store.episode("0"), picture)
+    document = {
+        "folder": str(folder),
+        "store": url,
+        "sheet": str(picture),
+        "converted": converted,
+        "verified": {"ok": not checked.damage, "files": checked.files, "bytes": checked.bytes},
+        "next": [
+            f"teleopen info {quote(url)}",
+            f"teleopen show {quote(f'{url}#0')}",
+            f"teleopen why {quote(url)}",
+            f"teleopen rights init {quote(str(folder / 'rights.toml'))}",
+            "teleopen formats",
+        ],
+    }
+    report(document, _show, as_json=args.json)
+    return 0 if not checked.damage else 1
+
+
+def _show(document: dict[str, Any]) -> None:
+    line("1. A recording of a mobile ALOHA becomes a store", style="bold")
+    show_summary({**document["converted"], "next": []})
+    heading("2. The store is what was written")
+    checked = document["verified"]
+    told = f"{amount(checked['files'], 'file')}, {megabytes(checked['bytes'])}: every hash, index and count"
+    line(told if checked["ok"] else "DAMAGED: run `teleopen verify` on it")
+    heading("3. What is where")
+    line(f"  {document['store']}  the store: Zarr v3, readable with plain zarr-python")
+    line(f"  {document['sheet']}  the episode at a glance")
+    heading("4. Next")
+    for step in document["next"]:
+        line(f"  {step}")

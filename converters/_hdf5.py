@@ -1,0 +1,512 @@
+"""Reading HDF5 that a stranger wrote.
+
+An HDF5 file can name other files (external storage, external links, virtual datasets), contain itself, ask
+for code to be loaded (filter plugins), and promise terabytes in a kilobyte. All of this is written in its
+structure, so the structure is surveyed first and no payload is touched before that: `open_hdf5`.
+
+Two dangers lie in the payload. The library inflates a gzip chunk into a buffer that doubles until the stream
+ends, whatever size the header gives (H5Zdeflate.c); here chunks are inflated by zlib with a limit instead.
+And a chunk that was never written reads as fill values, as if they had been measured; here it is an error.
+
+What is merely of a type that is not read here (references, variable-length rows, compounds) does no harm as
+long as nobody reads it: it is listed with the reason, for the ledger to tell.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..schemas import Array, FormatError, Json, TeleopenError
+from ..schemas.validate import has_controls
+from .base import MAX_EPISODE_BYTES
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+MAX_CHUNK_BYTES = 1 << 28
+MAX_DEPTH = 32
+MAX_OBJECTS = 100_000
+MAX_ATTRIBUTES = 1_000
+MAX_ATTRIBUTE_BYTES = 1 << 20
+MAX_TEXTS = 64
+MAX_NAME = 500
+
+# A chunk that is the worse for its filters is stored with them all the same: deflate adds 5 bytes in 16 kB
+# (RFC 1951, section 3.2.4) and fletcher32 adds 4.
+_STORED_SLACK = 1 << 16
+
+_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000
+_FILTERS = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32", _LZF: "lzf"}
+
+# How many bytes one stored byte can become: 258 in 2 bits for deflate (RFC 1951), 264 in 3 bytes for LZF.
+_MOST = {_DEFLATE: 1100, _LZF: 264}
+_LZF_MOST_STORED = 1 << 22
+
+# What a dataset may promise beyond what its stored bytes can hold, so that small empty ones do no harm.
+_GRACE = 1 << 20
+
+UNWRITTEN = "was not written to its end, so that values would be made up"
+
+_REPACK = "Repack it with: h5repack -f GZIP=4 IN OUT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """A dataset, and whether it can be read.
+
+    Attributes
+    ----------
+    name
+        Its path, without the leading slash.
+    shape, dtype
+        As NumPy has them. A dtype of kind ``S`` is bytes of a fixed length.
+    chunks, filters
+        Extent of a chunk and the numbers of its filters, if it is stored in chunks.
+    stored
+        Bytes that it takes in the file.
+    unread
+        Why `Hdf5.rows` does not read it; empty if it does.
+    """
+
+    name: str
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype("u1"))
+    chunks: tuple[int, ...] | None = None
+    filters: tuple[int, ...] = ()
+    stored: int = 0
+    unread: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values, in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hdf5:
+    """An open file whose structure was found harmless.
+
+    Attributes
+    ----------
+    fields
+        Every dataset and every further name of one, by its path.
+    attributes
+        Every attribute that can be told as JSON, as ``path@name``; ``@name`` for those of the file.
+    unread
+        Why the others cannot, by the same names.
+    """
+
+    path: Path
+    file: Any
+    fields: Mapping[str, Field]
+    attributes: Mapping[str, Json]
+    unread: Mapping[str, str]
+
+    def rows(self, found: Field, start: int, stop: int, rows: int) -> Iterator[Array]:
+        """Yield rows ``[start, stop)`` of a dataset, ``rows`` at a time; little endian.
+
+        Holds one block and, if the dataset has filters, one row of chunks.
+        """
+        if self.fields.get(found.name) != found:
+            raise FormatError(str(self.path), found.name, "is not what it was when the file was surveyed")
+        if found.unread or not found.shape:
+            raise FormatError(str(self.path), found.name, found.unread or "is one value, not rows of them")
+        if math.prod(found.shape[1:]) * found.dtype.itemsize > MAX_CHUNK_BYTES:
+            raise FormatError(
+                str(self.path), found.name, f"has rows of {found.shape[1:]} values, more than 256 MiB"
+            )
+        reader = _Rows(self, found)
+        stop = min(stop, found.shape[0])
+        for first in range(start, stop, rows):
+            with _as_format_error(self.path, f"{found.name}[{first}]"):
+                block = reader.read(first, min(first + rows, stop))
+            yield block
+
+    def told(self, found: Field) -> tuple[str, Json]:
+        """Return a small dataset of numbers or texts as JSON, or why it cannot be: (why, value)."""
+        if not found.stored or (found.unread and found.filters):
+            return found.unread or "holds no values", None
+        with _as_format_error(self.path, found.name):
+            dataset = self.file[found.name]
+            size = max(found.nbytes, found.stored)
+            return _told(dataset.id.get_type(), found.shape, size, partial(self._whole, found))
+
+    def _whole(self, found: Field) -> object:
+        if found.unread or not found.shape:
+            return self.file[found.name][()]
+        return next(self.rows(found, 0, found.shape[0], found.shape[0]))
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[Hdf5]:
+    """Open a file, survey all of its structure, and close it in the end.
+
+    Raises
+    ------
+    FormatError
+        If it is no HDF5, cut off, damaged, reaches out of itself, wants unknown filters, contains itself,
+        or promises more than it can hold.
+    """
+    import h5py
+
+    with _as_format_error(path, ""):
+        with path.open("rb") as raw:
+            if raw.read(len(MAGIC)) != MAGIC:
+                _refuse(path, "", "is not an HDF5 file")
+        survey = _Survey(path)
+        # Whoever can write there could have code loaded into this process.
+        while h5py.h5pl.size():
+            h5py.h5pl.remove(0)
+        file = h5py.File(path, "r")
+    with file:
+        with _as_format_error(path, "/"):
+            survey.walk(file, "", (), 0)
+            survey.settle_links()
+        yield Hdf5(
+            path=path, file=file, fields=survey.fields, attributes=survey.attributes, unread=survey.unread
+        )
+
+
+def _refuse(path: Path, where: str, why: str, advice: str = "") -> NoReturn:
+    raise FormatError(str(path), where, why, advice)
+
+
+@contextmanager
+def _as_format_error(path: Path, where: str) -> Iterator[None]:
+    """Turn whatever the library makes of a damaged file into a `FormatError`."""
+    try:
+        yield
+    except TeleopenError:
+        raise
+    except MemoryError as error:
+        raise FormatError(str(path), where, "asks for more memory than there is") from error
+    except Exception as error:  # the library's errors for damaged files are of any kind
+        why = " ".join(str(error).strip("'\"").split()) or type(error).__name__
+        raise FormatError(str(path), where, f"cannot be read: {why}", "Copy the file anew") from error
+
+
+class _Survey:
+    """One walk over the structure of a file: names, shapes, sizes; no payload."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+        self.fields: dict[str, Field] = {}
+        self.attributes: dict[str, Json] = {}
+        self.unread: dict[str, str] = {}
+        self._names: dict[int, str] = {}
+        self._soft: dict[str, str] = {}
+        self._stored = self._promised = self._attributes = 0
+
+    def walk(self, group: Any, name: str, above: tuple[int, ...], depth: int) -> None:
+        """Survey a group and all below it; ``above`` are the addresses of the groups that hold it."""
+        import h5py
+
+        above = (*above, self._address(group))
+        self._names[above[-1]] = name or "/"
+        self._survey_attributes(group, name)
+        if depth > MAX_DEPTH:
+            _refuse(self.path, name, f"is nested deeper than {MAX_DEPTH} groups")
+        for key in group:
+            child = self._named(f"{name}/{key}".lstrip("/"))
+            link = group.get(key, getlink=True)
+            if isinstance(link, h5py.SoftLink):
+                self._soft[child] = link.path
+                continue
+            if not isinstance(link, h5py.HardLink):
+                _refuse(self.path, child, "is a link to another file, which is never followed")
+            member = group[key]
+            address = self._address(member)
+            if address in above:
+                _refuse(self.path, child, f"holds itself: it is {self._names[address]!r} again")
+            if address in self._names:
+                self._alias(child, self._names[address])
+            elif isinstance(member, h5py.Group):
+                self.walk(member, child, above, depth + 1)
+            else:
+                self._names[address] = child
+                self._survey_attributes(member, child)
+                self.fields[child] = self._dataset(member, child)
+            if len(self.fields) + len(self._names) > MAX_OBJECTS:
+                _refuse(self.path, child, f"the file holds more than {MAX_OBJECTS} objects")
+
+    def settle_links(self) -> None:
+        """List soft links as further names of what they lead to, which has to be in the file."""
+        known = set(self._names.values())
+        for name, target in self._soft.items():
+            parent = PurePosixPath("/", name).parent
+            goal = str(parent / target).removeprefix("/") or "/"
+            if goal not in known:
+                _refuse(self.path, name, f"is a link to {target!r}, which is no object of the file")
+            self._alias(name, goal)
+
+    def _alias(self, name: str, target: str) -> None:
+        self.fields[name] = Field(name=name, unread=f"is another name of {target}")
+
+    @staticmethod
+    def _address(member: Any) -> int:
+        import h5py
+
+        return int(h5py.h5o.get_info(member.id).addr)
+
+    def _survey_attributes(self, member: Any, name: str) -> None:
+        import h5py
+
+        count = h5py.h5a.get_num_attrs(member.id)
+        if count > MAX_ATTRIBUTES:
+            _refuse(self.path, name or "/", f"has {count} attributes, more than {MAX_ATTRIBUTES}")
+        for key in member.attrs if count else ():
+            attribute = h5py.h5a.open(member.id, key.encode(errors="surrogateescape"))
+            size = attribute.get_storage_size()
+            self._attributes += min(size, MAX_ATTRIBUTE_BYTES)
+            if self._attributes > 16 * MAX_ATTRIBUTE_BYTES:
+                _refuse(self.path, name or "/", "the file's attributes take more than 16 MiB")
+            why, value = _told(attribute.get_type(), attribute.shape, size, partial(member.attrs.get, key))
+            if why:
+                self.unread[self._named(f"{name}@{key}")] = why
+            else:
+                self.attributes[self._named(f"{name}@{key}")] = value
+
+    def _named(self, name: str) -> str:
+        """Return a name that may be shown and stored, or refuse the file."""
+        if len(name) > MAX_NAME or has_controls(name):
+            _refuse(self.path, ascii(name[:80]), f"is a name of over {MAX_NAME} or of unprintable characters")
+        return name
+
+    def _dataset(self, member: Any, name: str) -> Field:
+        """Return the record of a dataset, or refuse it. Shapes last: a virtual one opens files for its."""
+        import h5py
+
+        if not isinstance(member, h5py.Dataset):
+            return Field(name=name, unread="is the definition of a type")
+        plan = member.id.get_create_plist()
+        if plan.get_layout() == h5py.h5d.VIRTUAL:
+            _refuse(
+                self.path, name, "is a virtual dataset: its values lie in other files, which are never opened"
+            )
+        if plan.get_external_count():
+            _refuse(self.path, name, "keeps its values in another file, which is never opened")
+        filters = tuple(int(plan.get_filter(i)[0]) for i in range(plan.get_nfilters()))
+        for number in filters:
+            if number not in _FILTERS:
+                allowed = ", ".join(_FILTERS.values())
+                _refuse(self.path, name, f"uses filter {number}; only {allowed} are read", _REPACK)
+        if member.shape is None:
+            return Field(name=name, unread="holds no values")
+        try:
+            dtype = member.dtype
+        except TypeError:
+            return Field(name=name, unread="holds values of a type that NumPy has not")
+        found = Field(
+            name=name,
+            shape=member.shape,
+            dtype=dtype,
+            chunks=member.chunks,
+            filters=filters,
+            stored=member.id.get_storage_size(),
+            unread=_why_unread(member.id.get_type(), dtype),
+        )
+        self._check_promise(found, member.id.get_offset())
+        return found if found.unread else _with_gaps(found, member)
+
+    def _check_promise(self, found: Field, offset: int | None) -> None:
+        """Refuse a dataset that promises more than its bytes can hold, or bytes that the file has not."""
+        self._stored += found.stored
+        self._promised += found.nbytes
+        most = max((_MOST.get(number, 1) for number in found.filters), default=1)
+        if found.nbytes > found.stored * most + _GRACE or self._promised > MAX_EPISODE_BYTES:
+            _refuse(
+                self.path,
+                found.name,
+                f"promises {found.nbytes} bytes of values, and {found.stored} bytes are stored",
+                "The recording was cut off, or the file is made to exhaust memory",
+            )
+        if self._stored > self.size or (offset is not None and offset + found.stored > self.size):
+            _refuse(self.path, found.name, "reaches beyond the end of the file", "Copy the file anew")
+        if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > MAX_CHUNK_BYTES:
+            _refuse(self.path, found.name, f"has chunks {found.chunks}, more than 256 MiB each", _REPACK)
+
+
+def _why_unread(kind: Any, dtype: np.dtype[Any]) -> str:
+    """Return why values of an HDF5 type are not read; empty if they are."""
+    import h5py
+
+    names = {
+        h5py.h5t.VLEN: "rows of variable length",
+        h5py.h5t.REFERENCE: "references",
+        h5py.h5t.COMPOUND: "compound values",
+        h5py.h5t.OPAQUE: "opaque values",
+        h5py.h5t.ARRAY: "arrays of arrays",
+    }
+    family = kind.get_class()
+    if family in names:
+        return f"holds {names[family]}, which are not read"
+    if family == h5py.h5t.STRING:
+        # Of other fixed strings the library keeps what lies before the first NUL, and pictures hold many.
+        whole = not kind.is_variable_str() and kind.get_strpad() == h5py.h5t.STR_NULLPAD
+        return "" if whole else "holds strings that cannot be read as bytes"
+    base = kind.get_super() if family == h5py.h5t.ENUM else kind
+    truth = dtype.kind == "b"
+    plain = np.dtype("u1" if truth else dtype.str)
+    # Numbers of odd widths have a NumPy type that they are converted to; their stored bytes are not it.
+    odd = dtype.kind not in "biuf" or dtype.itemsize > 8 or base.get_size() != plain.itemsize
+    if odd or not (truth or base.equal(h5py.h5t.py_create(plain))):
+        return f"holds numbers of the type {dtype}, which are not read"
+    return ""
+
+
+def _with_gaps(found: Field, member: Any) -> Field:
+    """Return the record with a reason not to read it, if parts of the dataset were never written."""
+    if found.chunks is None:
+        gaps = bool(found.nbytes) and not found.stored
+    else:
+        wanted = math.prod(-(-n // c) for n, c in zip(found.shape, found.chunks, strict=True))
+        gaps = member.id.get_num_chunks() < wanted
+    return replace(found, unread=UNWRITTEN) if gaps else found
+
+
+def _told(
+    kind: Any, shape: tuple[int, ...] | None, size: int, read: Callable[[], object]
+) -> tuple[str, Json]:
+    """Return a small value as JSON, or the reason why it is not told: (why, value)."""
+    import h5py
+
+    if shape is None:
+        return "", None
+    family = kind.get_class()
+    if family not in {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM, h5py.h5t.STRING}:
+        return "is neither number nor text", None
+    if size > MAX_ATTRIBUTE_BYTES:
+        return f"has {size} bytes, more than {MAX_ATTRIBUTE_BYTES}", None
+    if family == h5py.h5t.STRING and kind.is_variable_str() and math.prod(shape) > MAX_TEXTS:
+        return f"has {math.prod(shape)} texts, more than {MAX_TEXTS}", None
+    try:
+        return "", _plain(read())
+    except ValueError as error:
+        return str(error), None
+
+
+def _plain(value: object) -> Json:
+    """Return what h5py gives as JSON, or raise `ValueError` with the reason."""
+    if isinstance(value, np.ndarray | np.generic) and not isinstance(value, bytes | str):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    if isinstance(value, bytes | str):
+        try:
+            return value.decode() if isinstance(value, bytes) else value.encode().decode()
+        except UnicodeError:
+            raise ValueError("is not UTF-8 text") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("is not finite, which JSON cannot tell")
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    raise ValueError(f"is {type(value).__name__}, which JSON cannot tell")
+
+
+class _Rows:
+    """Reads rows of one dataset. Remembers the row of chunks that it inflated last."""
+
+    def __init__(self, hdf5: Hdf5, found: Field) -> None:
+        self._field = found
+        self._dataset = hdf5.file[found.name]
+        self._truth = found.dtype.kind == "b"
+        self._out = np.dtype(found.dtype.str).newbyteorder("<")
+        self._own = bool(found.filters) and _LZF not in found.filters
+        self._band: tuple[int, Array] | None = None
+
+    def read(self, start: int, stop: int) -> Array:
+        if not self._own:
+            self._check_lzf(start, stop)
+            return np.asarray(self._dataset[start:stop], self._out)
+        block = np.empty((stop - start, *self._field.shape[1:]), self._out)
+        height = self._field.chunks[0] if self._field.chunks else 1
+        for top in range(start - start % height, stop, height):
+            first, last = max(start, top), min(stop, top + height)
+            block[first - start : last - start] = self._chunks_at(top)[first - top : last - top]
+        return block
+
+    def _chunks_at(self, top: int) -> Array:
+        """Return all chunks that begin at row ``top``, put together."""
+        if self._band is None or self._band[0] != top:
+            shape, chunks = self._field.shape, self._field.chunks or ()
+            band = np.empty((min(chunks[0], shape[0] - top), *shape[1:]), self._field.dtype)
+            if band.nbytes > MAX_CHUNK_BYTES:
+                raise ValueError(f"chunks side by side make more than 256 MiB. {_REPACK}")
+            for corner in itertools.product(
+                *(range(0, n, c) for n, c in zip(shape[1:], chunks[1:], strict=True))
+            ):
+                place = (
+                    slice(0, len(band)),
+                    *(slice(at, at + c) for at, c in zip(corner, chunks[1:], strict=True)),
+                )
+                part = band[place]
+                part[...] = self._inflate((top, *corner))[tuple(slice(0, n) for n in part.shape)]
+            self._band = top, band
+        return self._band[1]
+
+    def _inflate(self, corner: tuple[int, ...]) -> Array:
+        """Return one chunk with its filters undone, within the size that the header gives."""
+        field_, chunks = self._field, self._field.chunks or ()
+        size = math.prod(chunks) * field_.dtype.itemsize
+        self._stored_at(corner, size + size // 1000 + _STORED_SLACK)
+        mask, data = self._dataset.id.read_direct_chunk(corner)
+        for i, number in reversed(list(enumerate(field_.filters))):
+            if mask >> i & 1:
+                continue
+            if number == _FLETCHER32:
+                data = _checked(data)
+            elif number == _DEFLATE:
+                data = zlib.decompressobj().decompress(data, size + _STORED_SLACK)
+            elif number == _SHUFFLE:
+                data = _unshuffled(data, field_.dtype.itemsize)
+        if len(data) != size:
+            raise ValueError(f"the chunk at {corner} has {len(data)} bytes, its header says {size}")
+        values = np.frombuffer(data, "u1" if self._truth else field_.dtype).reshape(chunks)
+        return values != 0 if self._truth else values
+
+    def _check_lzf(self, start: int, stop: int) -> None:
+        """Look at the chunks that the library itself will inflate."""
+        chunks = self._field.chunks
+        if chunks is None or _LZF not in self._field.filters:
+            return
+        spans = [range(start - start % chunks[0], stop, chunks[0])]
+        spans += [range(0, n, c) for n, c in zip(self._field.shape[1:], chunks[1:], strict=True)]
+        for corner in itertools.product(*spans):
+            self._stored_at(corner, _LZF_MOST_STORED)
+
+    def _stored_at(self, corner: tuple[int, ...], most: int) -> None:
+        info = self._dataset.id.get_chunk_info_by_coord(corner)
+        if info.byte_offset is None:
+            raise ValueError(f"the chunk at {corner} was never written")
+        if info.size > most:
+            raise ValueError(f"the chunk at {corner} takes {info.size} bytes, which is more than it can need")
+
+
+def _unshuffled(data: bytes, itemsize: int) -> bytes:
+    """Undo the shuffle filter: all first bytes, all second bytes ..., then what makes no whole item."""
+    whole = len(data) // itemsize * itemsize
+    planes = np.frombuffer(data, np.uint8, whole).reshape(itemsize, -1)
+    return planes.T.tobytes() + data[whole:]
+
+
+def _checked(data: bytes) -> bytes:
+    """Return a chunk without its Fletcher-32 checksum, which has to be right (H5checksum.c)."""
+    body, told = data[:-4], int.from_bytes(data[-4:], "little")
+    words = np.frombuffer(body + b"\0" * (len(body) % 2), ">u2").astype(np.uint64)
+    modulus = np.uint64(65535)
+    low = int(words.sum() % modulus)
+    # Word i takes part in n - i of the running sums; reduced before it is multiplied, so nothing overflows.
+    weights = np.arange(len(words), 0, -1, dtype=np.uint64) % modulus
+    high = int((weights * words % modulus).sum() % modulus)
+    if (told & 0xFFFF) % 65535 != low or (told >> 16) % 65535 != high:
+        raise ValueError("a checksum is wrong")
+    return body
