@@ -129,7 +129,10 @@ class _Decoder:
     def feed(self, run: Iterable[Entry]) -> Iterable[av.VideoFrame]:
         """Yield the pictures of a run in the order they are shown."""
         for entry in run:
-            packet = av.Packet(entry.data)  # type: ignore[arg-type] # any buffer, says its source
+            # Not `av.Packet(data)`: that lends Python's memory, without the zeros behind the packet that
+            # FFmpeg's bitstream readers may run into (AV_INPUT_BUFFER_PADDING_SIZE in avcodec.h).
+            packet = av.Packet(len(entry.data))
+            packet.update(entry.data)  # type: ignore[arg-type] # any buffer, says its source
             packet.pts = packet.dts = entry.pts
             yield from self.context.decode(packet)
         yield from self.context.decode(None)

@@ -34,11 +34,9 @@ from .decode import (
     write_pixels,
 )
 from .gop import Entry, pack
-from .quality import EQUAL_DB, Quality, measure, psnr, squared_errors
-from .source import gops_from_packets, slots_for_source
+from .quality import Quality, measure, psnr, squared_errors
 
 __all__ = [
-    "EQUAL_DB",
     "SLOTS",
     "Encoding",
     "Profile",
@@ -47,8 +45,6 @@ __all__ = [
     "encode_gop",
     "encoding_of",
     "format_of",
-    "gops_from_packets",
-    "slots_for_source",
 ]
 
 Profile = Literal["auto", "train", "stream", "archive", "source", "lossless"]

@@ -226,8 +226,8 @@ class Packet:
     data
         The packet's bytes.
     pts
-        Index of the sample it shows, in its stream; negative for pictures from before the episode's
-        first sample that are needed to decode it.
+        Index of the sample it shows, in its stream. Negative, or not below the stream's length: a
+        picture from before or after the episode that is needed to decode it.
     key
         Decoding can start here.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from teleopen.converters.base import contained
 from teleopen.schemas import FormatError
 

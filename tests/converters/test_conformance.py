@@ -213,7 +213,8 @@ def test_packets_show_every_sample_once(converter: Converter, truth: Truth) -> N
                 continue
             packets = list(stream.packets.read())
             assert packets[0].key, name
-            shown = sorted(packet.pts for packet in packets if packet.pts >= 0)
+            # Packets from before or after the episode are there where its own frames need them.
+            shown = sorted(packet.pts for packet in packets if 0 <= packet.pts < stream.length)
             assert shown == list(range(stream.length)), name
             assert [p.pts for p in stream.packets.read()] == [p.pts for p in packets], name
 

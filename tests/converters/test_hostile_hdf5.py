@@ -70,6 +70,33 @@ def replaced(name: str, **plan: Any) -> Spoil:
     return spoil
 
 
+# What is sound
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "lzf"])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("fletcher32", [False, True])
+@pytest.mark.parametrize("dtype", ["?", "u1", "<i2", ">i4", "<f2", ">f8", "S5"])
+@pytest.mark.parametrize("chunks", [(7, 2), (1, 5), (40, 3)])
+def test_what_is_sound_comes_back(
+    tmp_path: Path,
+    compression: str | None,
+    shuffle: bool,
+    fletcher32: bool,
+    dtype: str,
+    chunks: tuple[int, int],
+) -> None:
+    values = np.random.default_rng(8).integers(0, 90, (40, 5)).astype(dtype)
+    path = tmp_path / "sound.h5"
+    with h5py.File(path, "w") as file:
+        filters = {"compression": compression, "shuffle": shuffle, "fletcher32": fletcher32}
+        file.create_dataset("values", data=values, chunks=chunks, **filters)
+    with open_hdf5(path) as found:
+        blocks = list(found.rows(found.fields["values"], 3, 38, 6))
+    np.testing.assert_array_equal(np.concatenate(blocks), values[3:38])
+    assert {len(block) for block in blocks} == {6, 5}
+
+
 # What reaches out of the file
 
 

@@ -41,7 +41,8 @@ from teleopen.hub.storage import Storage, open_storage
 from teleopen.schemas import ConflictError, DamageError, SchemaError, StoreError, canonical
 
 from tests.hub.bucket import Gate, losing_the_answer, s3_server
-from tests.hub.test_storage import Failing, Ranges, serving
+from tests.hub.test_storage import Failing
+from tests.hub.web import Ranges, serving
 
 OPEN, CLOSED = {"licence": "CC-BY-4.0"}, {"licence": None}
 Build = Callable[[State], Sequence[Operation]]

@@ -4,12 +4,10 @@ import errno
 import functools
 import os
 import pickle
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from teleopen.hub.storage import Storage, open_storage, safe_key
 from teleopen.schemas import DamageError, MissingExtraError, NotFoundError, StoreError
 
 from tests.hub.bucket import BUSY, CONFLICT, FORBIDDEN, Gate, answering, losing_the_answer, s3_server
+from tests.hub.web import Broken, Plain, Ranges, serving
 
 HOSTILE = (
     "",
@@ -470,56 +469,6 @@ def test_a_bucket_that_is_not_there_cannot_be_written(gate: Gate) -> None:
 
 
 # ---------------------------------------------------------------- web server
-
-
-class Plain(SimpleHTTPRequestHandler):
-    """Python's own server, which ignores ranges."""
-
-    def log_message(self, *_args: object) -> None:
-        pass
-
-
-class Ranges(Plain):
-    """A server that answers ranges, as most do."""
-
-    def do_GET(self) -> None:
-        path = Path(self.translate_path(self.path))
-        told = self.headers.get("Range")
-        if not told or not path.is_file():
-            super().do_GET()
-            return
-        start, _, last = told.removeprefix("bytes=").partition("-")
-        data = path.read_bytes()[int(start) : int(last) + 1]
-        self.send_response(206 if data else 416)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-class Broken(BaseHTTPRequestHandler):
-    """A server that fails at everything."""
-
-    def do_GET(self) -> None:
-        self.send_error(500)
-
-    def do_HEAD(self) -> None:
-        self.send_error(500)
-
-    def log_message(self, *_args: object) -> None:
-        pass
-
-
-@contextmanager
-def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/store"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def web_folder(tmp_path: Path) -> functools.partial[Ranges]:
