@@ -1,351 +1,32 @@
-"""Arrays of a segment as files: Zarr v3 documents, shards written in order, shards read directly.
+"""Reads the arrays of a segment directly.
 
-Every array is a standard Zarr v3 array in `sharding_indexed` shards (ZEP 2), which plain zarr-python opens.
-The direct reader here does not go through it: a shard's index is read and checked once, low-dimensional
-rows are mapped, a camera chunk is one range read.
+Plain zarr-python opens them too; this does not go through it. A shard's index is read and checked once,
+low-dimensional rows are mapped, a camera chunk is one range read.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
-from ..schemas import Array, DamageError, StreamSpec, VideoFormat
-from .disk import DurableFile, make_folder
+from ..schemas import Array, DamageError
+from .layout import Layout
+from .shards import ABSENT
 from .storage import Storage
 
-SLOTS = 32
-"""Default T: frames of a camera chunk, and the multiple on which every episode starts."""
-ROWS = 1024
-"""Rows of an inner chunk of a low-dimensional array."""
-SHARD_BYTES = 256 << 20
-SHARD_CHUNKS = 4096
-_CHUNK_BYTES = 4 << 20
-_ABSENT = (1 << 64) - 1
 _ENTRY = 16
 _CRC = 4
 _BLOSC_HEADER = 16
-
-Storing = Literal["rows", "depth", "video"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """How one array lies on disk.
-
-    Attributes
-    ----------
-    storing
-        ``rows``: dense and uncompressed, so that they can be mapped. ``depth``: a frame a chunk,
-        bitshuffle + zstd + crc32c. ``video``: a closed GOP a chunk, codec ``teleopen.video``.
-    dtype, sample
-        dtype and shape of one slot.
-    chunk
-        Slots per inner chunk.
-    video
-        For ``video`` only: how its packets are decoded.
-    """
-
-    storing: Storing
-    dtype: str
-    sample: tuple[int, ...]
-    chunk: int
-    video: VideoFormat | None = None
-
-    @property
-    def np_dtype(self) -> np.dtype[Any]:
-        """The little-endian dtype of the slots."""
-        return np.dtype(self.dtype).newbyteorder("<")
-
-    @property
-    def slot_bytes(self) -> int:
-        """Bytes of one slot when decoded."""
-        return self.np_dtype.itemsize * int(np.prod(self.sample, dtype=np.int64))
-
-    def shard_key(self, shard: int) -> str:
-        """Return the key of a shard, below the array's own."""
-        return "/".join(["c", str(shard), *("0" for _ in self.sample)])
-
-
-def rows_layout(dtype: str, sample: tuple[int, ...]) -> Layout:
-    """Return the layout of a low-dimensional array: chunks of 1024 rows, fewer if rows are large."""
-    layout = Layout(storing="rows", dtype=dtype, sample=sample, chunk=ROWS)
-    rows = ROWS
-    while rows > 1 and rows * layout.slot_bytes > _CHUNK_BYTES:
-        rows //= 2
-    return Layout(storing="rows", dtype=dtype, sample=sample, chunk=rows)
-
-
-def layout_of(spec: StreamSpec, video: VideoFormat | None = None, slots: int = SLOTS) -> Layout:
-    """Return the layout of a stream's array."""
-    if spec.kind == "video":
-        return Layout(storing="video", dtype=spec.dtype, sample=spec.shape, chunk=slots, video=video)
-    if spec.kind == "depth":
-        return Layout(storing="depth", dtype=spec.dtype, sample=spec.shape, chunk=1)
-    return rows_layout(spec.dtype, spec.shape)
-
-
-# ---------------------------------------------------------------- documents
-
-
-def array_document(
-    layout: Layout,
-    slots: int,
-    chunks_per_shard: int,
-    attributes: Mapping[str, Any],
-    dimensions: Sequence[str],
-) -> dict[str, Any]:
-    """Return the ``zarr.json`` of an array of ``slots`` slots."""
-    sample = list(layout.sample)
-    chunk = min(layout.chunk, slots) if layout.storing == "rows" else layout.chunk
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": [slots, *sample],
-        "data_type": layout.dtype,
-        "chunk_grid": {
-            "name": "regular",
-            "configuration": {"chunk_shape": [chunk * chunks_per_shard, *sample]},
-        },
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": False if layout.dtype == "bool" else 0,
-        "codecs": [
-            {
-                "name": "sharding_indexed",
-                "configuration": {
-                    "chunk_shape": [chunk, *sample],
-                    "codecs": _inner_codecs(layout),
-                    "index_codecs": [
-                        {"name": "bytes", "configuration": {"endian": "little"}},
-                        {"name": "crc32c"},
-                    ],
-                    "index_location": "end",
-                },
-            }
-        ],
-        "dimension_names": list(dimensions),
-        "attributes": dict(attributes),
-        "storage_transformers": [],
-    }
-
-
-def _inner_codecs(layout: Layout) -> list[dict[str, Any]]:
-    if layout.video is not None:
-        video = layout.video
-        return [
-            {
-                "name": "teleopen.video",
-                "configuration": {
-                    "version": 1,
-                    "codec": video.codec,
-                    "bitstream": video.bitstream,
-                    "pixel_format": video.pixel_format,
-                    "matrix": video.matrix,
-                    "range": video.range,
-                },
-            }
-        ]
-    plain: dict[str, Any] = {"name": "bytes"}
-    if layout.np_dtype.itemsize > 1:
-        plain["configuration"] = {"endian": "little"}
-    if layout.storing == "rows":
-        return [plain]
-    blosc = {
-        "typesize": layout.np_dtype.itemsize,
-        "cname": "zstd",
-        "clevel": 5,
-        "shuffle": "bitshuffle",
-        "blocksize": 0,
-    }
-    return [plain, {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}]
-
-
-def group_document(attributes: Mapping[str, Any], members: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the ``zarr.json`` of a group, with inline consolidated metadata if ``members`` are given."""
-    document: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
-    if members is not None:
-        document["consolidated_metadata"] = {
-            "kind": "inline",
-            "must_understand": False,
-            "metadata": dict(members),
-        }
-    return document
-
-
-def parse_array(document: Mapping[str, Any], key: str) -> tuple[Layout, int, int]:
-    """Return the layout, the number of slots and the chunks per shard that an array document tells.
-
-    Raises
-    ------
-    DamageError
-        If it is not a document that `array_document` makes.
-    """
-    try:
-        codec = document["codecs"][0]["configuration"]
-        sample = tuple(document["shape"][1:])
-        inner = codec["codecs"]
-        video = None
-        if inner[0]["name"] == "teleopen.video":
-            told = {k: v for k, v in inner[0]["configuration"].items() if k != "version"}
-            video = VideoFormat(**told, width=sample[1] + sample[1] % 2, height=sample[0] + sample[0] % 2)
-        storing: Storing = "video" if video else ("rows" if len(inner) == 1 else "depth")
-        layout = Layout(
-            storing=storing,
-            dtype=document["data_type"],
-            sample=sample,
-            chunk=codec["chunk_shape"][0],
-            video=video,
-        )
-        slots = int(document["shape"][0])
-        per_shard = document["chunk_grid"]["configuration"]["chunk_shape"][0] // layout.chunk
-        again = array_document(layout, slots, per_shard, document["attributes"], document["dimension_names"])
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise DamageError(key, f"is not an array of format 1: {error!r}") from error
-    if again != document:
-        raise DamageError(key, "is not an array of format 1")
-    return layout, slots, per_shard
-
-
-# ---------------------------------------------------------------- writing
-
-
-class ShardWriter:
-    """Writes the inner chunks of one array, in order, into as many shards as they need.
-
-    The number of chunks per shard must be the same for all shards; it becomes fixed when the first
-    shard is full, or at the end if it never is.
-    """
-
-    def __init__(self, folder: Path, layout: Layout) -> None:
-        self.folder, self.layout = folder, layout
-        self.chunks = 0
-        self._per_shard: int | None = None
-        self._file: DurableFile | None = None
-        self._shard, self._size = 0, 0
-        self._index: list[tuple[int, int]] = []
-        self._last: bytes | memoryview = b""
-
-    def append(self, data: bytes | memoryview) -> None:
-        """Add the next chunk's bytes."""
-        self._open().write(data)
-        self._index.append((self._size, len(data)))
-        self._size += len(data)
-        self._last = data
-        self._count()
-
-    def repeat(self) -> None:
-        """Add a chunk that is the same as the last one, at no cost: both entries name one range."""
-        if not self._index:
-            self.append(self._last)
-            return
-        self._index.append(self._index[-1])
-        self._count()
-
-    def _count(self) -> None:
-        self.chunks += 1
-        full = len(self._index) == self._per_shard
-        if self._per_shard is None:
-            full = self._size >= SHARD_BYTES or len(self._index) >= SHARD_CHUNKS
-        if full:
-            self._close_shard(len(self._index))
-
-    def _open(self) -> DurableFile:
-        if self._file is None:
-            path = self.folder / self.layout.shard_key(self._shard)
-            make_folder(path.parent)
-            self._file = DurableFile(path)
-            self._size = 0
-        return self._file
-
-    def _close_shard(self, chunks: int) -> None:
-        self._per_shard = chunks
-        if self._file is None:
-            return
-        self._index += [(_ABSENT, _ABSENT)] * (chunks - len(self._index))
-        table = np.array(self._index, "<u8").tobytes()
-        self._file.write(table + struct.pack("<I", crc32c(table)))
-        self._file.close()
-        self._file, self._index = None, []
-        self._shard += 1
-
-    def finish(self) -> int:
-        """Close the last shard and return the chunks per shard."""
-        chunks = self._per_shard or max(1, len(self._index))
-        self._close_shard(chunks)
-        return chunks
-
-    def abort(self) -> None:
-        """Close the open file; what was written is not wanted."""
-        if self._file is not None:
-            self._file.abort()
-            self._file = None
-
-
-class RowWriter:
-    """Writes the rows of a low-dimensional array, dense, so that a reader can map them."""
-
-    def __init__(self, folder: Path, layout: Layout) -> None:
-        self.layout = layout
-        self.rows = 0
-        self._shards = ShardWriter(folder, layout)
-        self._held: list[Array] = []
-        self._held_rows = 0
-        self._last: Array | None = None
-
-    def append(self, rows: Array) -> None:
-        """Add rows (n, *sample)."""
-        if not len(rows):
-            return
-        rows = np.ascontiguousarray(rows, self.layout.np_dtype)
-        self._last = rows[-1:].copy()
-        self.rows += len(rows)
-        self._held.append(rows)
-        self._held_rows += len(rows)
-        if self._held_rows >= self.layout.chunk:
-            self._write(self._held_rows // self.layout.chunk)
-
-    def pad(self, slots: int) -> None:
-        """Repeat the last row until there are ``slots`` rows."""
-        if slots > self.rows and self._last is not None:
-            self.append(np.repeat(self._last, slots - self.rows, axis=0))
-
-    def _write(self, chunks: int) -> None:
-        rows = np.concatenate(self._held)
-        size = self.layout.chunk
-        for i in range(chunks):
-            self._shards.append(rows[i * size : (i + 1) * size].tobytes())
-        rest = rows[chunks * size :].copy()
-        self._held, self._held_rows = ([rest] if len(rest) else []), len(rest)
-
-    def finish(self) -> int:
-        """Write what is held and return the chunks per shard."""
-        if self._held_rows:
-            # An array shorter than one chunk is one chunk of its own length: see `array_document`.
-            missing = 0 if self.rows < self.layout.chunk else self.layout.chunk - self._held_rows
-            blank = np.zeros((missing, *self.layout.sample), self.layout.np_dtype)
-            self._shards.append(np.concatenate([*self._held, blank]).tobytes())
-        return self._shards.finish()
-
-    def abort(self) -> None:
-        """Close the open file; what was written is not wanted."""
-        self._shards.abort()
-
-
-def compress_depth(frame: Array) -> bytes:
-    """Return one depth frame (H, W) as a chunk: blosc(zstd, bitshuffle), then crc32c."""
-    from numcodecs import blosc
-
-    plain = np.ascontiguousarray(frame)
-    packed: bytes = blosc.compress(plain, b"zstd", 5, blosc.BITSHUFFLE)
-    return packed + struct.pack("<I", crc32c(packed))
+_OPEN_SHARDS = 128
 
 
 def decompress_depth(chunk: bytes, layout: Layout, key: str) -> Array:
@@ -360,7 +41,48 @@ def decompress_depth(chunk: bytes, layout: Layout, key: str) -> Array:
     return np.frombuffer(blosc.decompress(packed), layout.np_dtype).reshape(layout.sample)
 
 
-# ---------------------------------------------------------------- reading
+class _Handle:
+    """An open file that closes itself when nobody holds it any more, so no reader loses it while it reads."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.fd)
+
+
+class _Handles:
+    """The shards that were read last, open: looking a path up again costs a twentieth of decoding a frame."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._open: OrderedDict[tuple[str, str], _Handle] = OrderedDict()
+
+    def read(self, storage: Storage, key: str, start: int, stop: int) -> bytes:
+        """Return bytes ``[start, stop)`` of an object; fewer where it ends."""
+        name = (storage.url, key)
+        with self._lock:
+            handle = self._open.get(name)
+            if handle is not None:
+                self._open.move_to_end(name)
+        if handle is None:
+            path = storage.local(key)
+            if path is None:
+                return storage.read(key, start, stop)
+            try:
+                handle = _Handle(path)
+            except OSError:
+                return storage.read(key, start, stop)  # which tells what is wrong
+            with self._lock:
+                self._open[name] = handle
+                while len(self._open) > self._most:
+                    self._open.popitem(last=False)
+        return os.pread(handle.fd, stop - start, start)
+
+
+_handles = _Handles(_OPEN_SHARDS)
 
 
 @dataclass(slots=True)
@@ -414,7 +136,7 @@ class ArrayReader:
         if struct.pack("<I", crc32c(table)) != raw[-_CRC:]:
             raise DamageError(key, "shard index does not match its checksum")
         index = np.frombuffer(table, "<u8").reshape(-1, 2)
-        used = index[index[:, 0] != _ABSENT]
+        used = index[index[:, 0] != ABSENT]
         limit = size - table_bytes - _CRC
         if used.size and (np.any(used > limit) or np.any(used[:, 0] + used[:, 1] > limit)):
             raise DamageError(key, "shard index points outside of the shard")
@@ -456,19 +178,37 @@ class ArrayReader:
             start += n
         return np.concatenate(parts)
 
+    def _read_rows(self, start: int, stop: int) -> Array:
+        """Return rows by reading and not by mapping: mapped pages stay with the process after a long pass."""
+        out = np.empty((stop - start, *self.layout.sample), self.layout.np_dtype)
+        per_shard = self.chunks_per_shard * self.layout.chunk
+        while start < stop:
+            number, at = divmod(start, per_shard)
+            n = min(stop - start, per_shard - at)
+            self._shard(number)
+            key = f"{self.key}/{self.layout.shard_key(number)}"
+            size = self.layout.slot_bytes
+            raw = _handles.read(self.storage, key, at * size, (at + n) * size)
+            if len(raw) != n * size:
+                raise DamageError(key, "is shorter than the commit log says")
+            done = len(out) - (stop - start)
+            out[done : done + n] = np.frombuffer(raw, out.dtype).reshape(n, *self.layout.sample)
+            start += n
+        return out
+
     def place(self, chunk: int) -> tuple[str, int, int]:
         """Return where a chunk's bytes lie: key of the shard, start, stop."""
         number, at = divmod(chunk, self.chunks_per_shard)
         offset, size = map(int, self._shard(number).index[at])
         key = f"{self.key}/{self.layout.shard_key(number)}"
-        if offset == _ABSENT:
+        if offset == ABSENT:
             raise DamageError(key, f"chunk {chunk} is missing")
         return key, offset, offset + size
 
     def chunk(self, chunk: int) -> bytes:
         """Return a chunk's bytes: one range read."""
         key, start, stop = self.place(chunk)
-        raw = self.storage.read(key, start, stop)
+        raw = _handles.read(self.storage, key, start, stop)
         if len(raw) != stop - start:
             raise DamageError(key, f"ends within chunk {chunk}")
         return raw
@@ -512,13 +252,11 @@ class ArrayReader:
         if self.layout.storing == "video":
             # Whole chunks decode each packet once.
             step = max(self.layout.chunk, step // self.layout.chunk * self.layout.chunk)
+        read = self._read_rows if self.layout.storing == "rows" else self._frames_between
         while start < stop:
-            end = (
-                min(stop, start - start % step + step)
-                if self.layout.storing == "video"
-                else min(stop, start + step)
-            )
-            yield (
-                self.rows(start, end) if self.layout.storing == "rows" else self.frames(np.arange(start, end))
-            )
+            end = min(stop, start - start % step + step)
+            yield read(start, end)
             start = end
+
+    def _frames_between(self, start: int, stop: int) -> Array:
+        return self.frames(np.arange(start, stop))

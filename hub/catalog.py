@@ -17,8 +17,8 @@ from contextlib import suppress
 from hashlib import sha256
 
 from ..schemas import ConflictError, DamageError, StoreError, canonical, strict_json
-from .arrays import group_document
 from .checkpoint import read_checkpoint, write_checkpoint
+from .layout import group_document
 from .log import (
     CATALOG,
     FORMAT,

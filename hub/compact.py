@@ -15,10 +15,11 @@ from typing import Any
 
 from ..schemas import ConflictError, StoreError, canonical, strict_json
 from . import disk
-from .arrays import Layout, RowWriter, ShardWriter, array_document, rows_layout
 from .catalog import CATALOG, Add, Operation, Replace, State
 from .ingest import is_alive
+from .layout import Layout, array_document, rows_layout
 from .segment import SegmentFolder
+from .shards import RowWriter, ShardWriter
 from .storage import STAGING, Storage
 from .store import Store, open_segment, whoami
 from .verify import claims

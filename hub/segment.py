@@ -37,18 +37,9 @@ from ..schemas import (
     to_document,
 )
 from . import disk
-from .arrays import (
-    SLOTS,
-    Layout,
-    RowWriter,
-    ShardWriter,
-    array_document,
-    compress_depth,
-    group_document,
-    layout_of,
-    rows_layout,
-)
 from .catalog import Add, File
+from .layout import SLOTS, Layout, array_document, group_document, layout_of, rows_layout
+from .shards import RowWriter, ShardWriter, compress_depth
 from .version import TOOL
 
 if TYPE_CHECKING:

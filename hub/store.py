@@ -39,9 +39,10 @@ from ..schemas import (
     strict_json,
     tighten,
 )
-from .arrays import ArrayReader, parse_array
+from .arrays import ArrayReader
 from .catalog import Add, Catalog, Operation, SetRights, State
 from .ingest import WriteReport, write
+from .layout import parse_array
 from .segment import Progress, WriteOptions
 from .storage import Storage, open_storage
 

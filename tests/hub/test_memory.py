@@ -27,8 +27,9 @@ def _frames(start: int, stop: int) -> Iterator[Array]:
 
 
 def _rows(width: int, start: int, stop: int) -> Iterator[Array]:
-    for at in range(start, stop, 4096):
-        yield np.full((min(4096, stop - at), width), at, "float32")
+    step = max(1, (4 << 20) // (4 * width))
+    for at in range(start, stop, step):
+        yield np.full((min(step, stop - at), width), at, "float32")
 
 
 def recording(frames: int, width: int) -> Episode:

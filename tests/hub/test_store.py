@@ -67,7 +67,7 @@ def test_headers_come_back_and_tell_the_measured_error(store: Store) -> None:
     assert fate.error is not None
     assert fate.error["psnr_db"] >= 36
     assert fates["/action"].lossless is True
-    same = replace(found, provenance=source.provenance)
+    same = replace(found, provenance=source.provenance, rights=source.rights)
     assert to_document(same) == to_document(source)
 
 
@@ -147,12 +147,12 @@ def test_segments_are_of_one_schema_one_robot_and_one_rights_record(tmp_path: Pa
     ]
     report = store.write([make(depth=False, **recipe) for recipe in recipes], QUICK)
     assert sorted(len(add.episodes) for add in store.state.segments.values()) == [1, 1, 1, 2]
-    assert store.rights(make(depth=False, seed=5, rights=signed).id) == signed
+    assert store.rights(make(depth=False, seed=5, rights=signed).id).tier == "gated"
     assert len(report.added) == 5
 
 
 def test_large_writes_roll_over_segments_and_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("teleopen.hub.arrays.SHARD_CHUNKS", 2)
+    monkeypatch.setattr("teleopen.hub.shards.SHARD_CHUNKS", 2)
     store = create_store(tmp_path / "s")
     recipes = [Recipe(seed=s, steps=200) for s in range(3)]
     store.write(map(episode, recipes), replace(QUICK, segment_episodes=2))
@@ -269,15 +269,21 @@ def test_rights_change_in_the_log_and_data_never_moves(tmp_path: Path) -> None:
     store = create_store(tmp_path / "s")
     store.write([make(seed=1), make(seed=2)], QUICK)
     files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("segments/*/**/*") if p.is_file()}
-    assert store.rights("0") == Rights()
+    assert store.rights("0").tier == "closed"
     assert store.why("0")
     gated = Rights.from_document({**Rights().to_document(), "tier": "gated"})
     assert store.set_rights(gated, ["0"]) == (store.ids[0],)
     assert store.set_rights(gated, ["0"]) == ()
     again = open_store(store.url)
-    assert (again.rights("0"), again.rights("1")) == (gated, Rights())
-    assert again.episode("0").rights == gated
+    assert [again.rights(key).tier for key in "01"] == ["gated", "closed"]
+    assert again.episode("0").rights == again.rights("0")
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("segments/*/**/*") if p.is_file()} == files
+
+
+def test_what_a_recording_was_made_from_is_on_record_without_being_stated(store: Store) -> None:
+    (source,) = store.rights("0").source
+    assert source.sha256 == store.episode("0").provenance.sources[0].sha256
+    assert "R11_SOURCE_UNPINNED" not in {reason.code for reason in store.why("0")}
 
 
 def test_what_is_no_store_is_told(tmp_path: Path) -> None:
