@@ -16,9 +16,9 @@ from typing import Any
 from ..schemas import ConflictError, StoreError, canonical, strict_json
 from . import disk
 from .catalog import CATALOG, Add, Operation, Replace, State
-from .ingest import is_alive
 from .layout import Layout, array_document, rows_layout
 from .segment import SegmentFolder
+from .session import is_alive, session
 from .shards import RowWriter, ShardWriter
 from .storage import STAGING, Storage
 from .store import Store, open_segment, whoami
@@ -44,27 +44,11 @@ def compact(store: Store, *, target_bytes: int = 1 << 30, author: str = "") -> C
     The old segments stay on disk, unclaimed, until `gc` collects them, so that readers who hold the old
     state of the log can finish.
     """
-    storage = store.storage
     state = store.refresh().state
-    staging = storage.staging()
-    disk.make_folder(staging)
-    removed: list[str] = []
-    added: list[Add] = []
-    for group in _groups(store, state, target_bytes):
-        merged = _Merge(staging / uuid.uuid4().hex, storage, state)
-        try:
-            for add in group:
-                merged.take(add)
-            done = merged.finish()
-        except BaseException:
-            merged.abort()
-            raise
-        if done.episodes:
-            storage.put_folder(staging / done.segment, f"segments/{done.segment}")
-            added.append(done)
-        else:
-            disk.remove_tree(staging / done.segment)
-        removed += [add.segment for add in group]
+    groups = _groups(store, state, target_bytes)
+    with session(store.storage) as (staging, _):
+        added = [_merge(store.storage, state, staging, group) for group in groups if _live(group)]
+    removed = [add.segment for group in groups for add in group]
 
     def build(now: State) -> list[Operation]:
         for segment in removed:
@@ -83,6 +67,24 @@ def compact(store: Store, *, target_bytes: int = 1 << 30, author: str = "") -> C
         bytes_before=before,
         bytes_after=sum(file.size for add in added for file in add.files.values()),
     )
+
+
+def _live(group: list[Add]) -> bool:
+    return any(add.episodes for add in group)
+
+
+def _merge(storage: Storage, state: State, staging: Path, group: list[Add]) -> Add:
+    """Write the live episodes of some segments as one, and move it into place."""
+    merged = _Merge(staging / uuid.uuid4().hex, storage, state)
+    try:
+        for add in group:
+            merged.take(add)
+        done = merged.finish()
+    except BaseException:
+        merged.abort()
+        raise
+    storage.put_folder(merged.folder, f"segments/{done.segment}")
+    return done
 
 
 def _groups(store: Store, state: State, target_bytes: int) -> list[list[Add]]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from ..schemas import Episode, StoreError, TeleopenError, canonical, check, stri
 from . import disk
 from .catalog import Add, Catalog, Operation, State, operation_document, parse_operation
 from .segment import Progress, SegmentWriter, WriteOptions, hashed, signature
+from .session import is_alive, session
 from .storage import Storage
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def write(
 ) -> WriteReport:
     """Write episodes into a store, with one commit at the end. See `Store.write`."""
     state = catalog.load()
-    with _session(storage) as (staging, name):
+    with session(storage) as (staging, name):
         run = _Run(staging, name, options, progress)
         skipped, withdrawn = [], []
         try:
@@ -248,38 +248,3 @@ def staged(storage: Storage, staging: Path, note: Path, options: WriteOptions) -
         if folder is not None and folder.is_dir() and hashed(folder) == dict(add.files):
             return _Orphan(add, headers)
     return None
-
-
-@contextmanager
-def _session(storage: Storage) -> Iterator[tuple[Path, str]]:
-    """Give the staging folder and a session name that `is_alive` as long as this process is."""
-    import fcntl
-
-    staging = storage.staging()
-    disk.make_folder(staging)
-    name = uuid.uuid4().hex
-    lock = staging / f"{name}.lock"
-    handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield staging, name
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def is_alive(staging: Path, session: str) -> bool:
-    """Tell whether the process of a session still runs: the kernel frees its lock when it dies."""
-    import fcntl
-
-    try:
-        handle = os.open(staging / f"{session}.lock", os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False

@@ -28,7 +28,7 @@ class Quality:
     min_psnr_db
         PSNR of the worst of the frames.
     ssim
-        Mean structural similarity of the frames' grey blocks; see `ssim`.
+        Structural similarity of the middle one of the frames; see `ssim`.
     frames
         How many were measured.
     """
@@ -42,11 +42,11 @@ class Quality:
 def measure(truth: Pixels, decoded: Pixels) -> Quality:
     """Compare frames with their decoded form, each (n, H, W, C) uint8."""
     errors = squared_errors(truth, decoded)
-    similar = [ssim(one, other) for one, other in zip(truth, decoded, strict=True)]
+    middle = len(truth) // 2  # one frame tells: similarity costs five times what the error does
     return Quality(
         psnr_db=psnr(sum(errors) / len(errors)),
         min_psnr_db=psnr(max(errors)),
-        ssim=sum(similar) / len(similar),
+        ssim=ssim(truth[middle], decoded[middle]),
         frames=len(errors),
     )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from google_crc32c import value as crc32c
 
 from ..schemas import (
     Array,
@@ -222,7 +223,8 @@ class _Camera:
 
         try:
             for gop in regrouped(checked_blocks(stream), self.layout):
-                digest.update(gop.data)
+                for frame in gop:
+                    digest.update(crc32c(frame).to_bytes(4, "little"))
                 pending.append(
                     (len(gop), self.pool.submit(encode_gop, gop, self.encoding, quality_db=quality_db))
                 )

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from teleopen.hub import Store, WriteOptions, create_store, open_store
+from teleopen.hub.catalog import Withdraw
 from teleopen.hub.verify import verify
-from teleopen.schemas import Rights, TeleopenError
+from teleopen.schemas import NotFoundError, Rights, TeleopenError
 
 from tests.episodes import make
 
@@ -190,3 +191,24 @@ def test_compaction_copies_bytes_and_keeps_every_sample(tmp_path: Path) -> None:
     store.gc(grace_s=0)
     report2 = store.verify(decode=True)
     assert (report2.damage, report2.unclaimed) == ((), ())
+
+
+def test_compaction_leaves_withdrawn_episodes_out_for_good(tmp_path: Path) -> None:
+    store = create_store(tmp_path / "s")
+    options = WriteOptions(workers=2)
+    store.write([make(seed=1, steps=40), make(seed=2, steps=33), make(seed=3, steps=5)], options)
+    store.write([make(seed=4, steps=9, imu=False)], options)
+    kept, gone = make(seed=2, steps=33), [make(seed=1, steps=40).id, make(seed=4, steps=9, imu=False).id]
+    store.catalog.commit(lambda _state: [Withdraw(episodes=tuple(gone), ground="consent")], author="test")
+    store.refresh()
+    before = store.episode(kept.id).streams["observation.images.top"].values()
+    with pytest.raises(NotFoundError, match="withdrawn"):
+        store.episode(gone[0])
+    assert store.write([make(seed=1, steps=40)], options).withdrawn == (gone[0],)
+    report = store.compact()
+    assert (len(report.removed), len(report.added)) == (2, 1)
+    assert report.bytes_after < report.bytes_before
+    store.gc(grace_s=0)
+    assert [p.is_dir() for p in tmp_path.glob("s/segments/*")].count(True) == 1
+    np.testing.assert_array_equal(store.episode(kept.id).streams["observation.images.top"].values(), before)
+    assert (store.verify(decode=True).damage, len(store)) == ((), 2)
