@@ -1,7 +1,8 @@
 """A writer may die, or the disk fail, at any step: the store stays whole, and the next run finishes the work.
 
 `teleopen.hub.disk` reaches the disk through the names of `os` only. Here each of those names counts its
-calls, and at the n-th one the process ends (`os._exit`, as a killed process does) or the call fails, for every n.
+calls, and at the n-th one the process ends (`os._exit`, as a killed process does) or the call fails, for
+every n.
 """
 
 from __future__ import annotations

@@ -23,9 +23,7 @@ def test_a_golden_store_gives_what_it_always_gave(name: str) -> None:
     for episode in store:
         for stream, digest in told[episode.id].items():
             values = np.ascontiguousarray(episode.streams[stream].values())
-            if isinstance(
-                digest, list
-            ):  # lossy pictures: the conversion to RGB may round otherwise elsewhere
+            if isinstance(digest, list):  # lossy: the conversion to RGB may round otherwise elsewhere
                 np.testing.assert_allclose(values.mean(axis=(1, 2, 3)), digest, atol=1)
             else:
                 assert hashlib.sha256(values.data).hexdigest() == digest, (episode.id, stream)
