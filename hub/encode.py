@@ -34,7 +34,7 @@ from .decode import (
     write_pixels,
 )
 from .gop import Entry, pack
-from .quality import EQUAL_DB, Quality, measure, psnr, squared_errors
+from .quality import Quality, measure, psnr, squared_errors
 
 __all__ = [
     "SLOTS",
@@ -57,6 +57,7 @@ _TRIALS = 4  # encodes before a trial settles for the best it has
 _CLOSE_DB = 0.25  # more than was asked for by this is not worth another trial
 _RETRIES = 4  # encodes of a chunk that turns out to be harder than the sample
 _SLACK_DB = 0.5  # what the worst frame may fall short of the quality that was asked for
+_NEAR_DB = 0.2  # what more it may fall short before its chunk is encoded again
 _HEADROOM_DB = 1.5  # what chroma subsampling has to leave to the encoder, or 4:4:4 is taken
 _ARCHIVE_GAIN = 0.5  # AV1 costs 1.6 to 4 times the decoding, so it has to halve the size
 _MEASURED = 4  # frames of a chunk whose quality is measured
@@ -87,7 +88,7 @@ class _Scale(NamedTuple):
 
 
 _SCALES = {
-    "libx264": _Scale(first=23, least=1, most=45, step=0.25, slope=0.7),
+    "libx264": _Scale(first=21, least=1, most=45, step=0.25, slope=0.7),
     "libsvtav1": _Scale(first=36, least=2, most=63, step=1, slope=0.3),
 }
 
@@ -214,46 +215,32 @@ class _Trial:
 
     @classmethod
     def of(cls, sample: Pixels, profile: Profile, pixel_format: str, quality_db: float) -> _Trial:
-        """Search the CRF on the first run of frames, then make sure of it on all of the sample."""
-        trial = cls._searched(
-            sample[:SLOTS], encoding_of(format_of(sample, profile, pixel_format), profile), quality_db
-        )
-        if len(sample) > SLOTS:
-            trial = cls._searched(sample, trial.encoding, quality_db)
-        scale = _SCALES[trial.encoding.encoder]
-        while trial.margin < 0 and (crf := trial.encoding.crf or scale.least) > scale.least:
-            lower = _clamped(crf + 1.5 * trial.margin / scale.slope - scale.step, scale)
-            trial = cls._at(sample, replace(trial.encoding, crf=lower), quality_db)
-        return trial
-
-    @classmethod
-    def _searched(cls, frames: Pixels, start: Encoding, quality_db: float) -> _Trial:
-        """Return the trial with the greatest CRF that reaches the quality, or else with the least tried.
-
-        PSNR falls as CRF rises, and at first more slowly than further on.
-        """
+        """Search the CRF: PSNR falls as it rises, and at first more slowly than further on."""
+        start = encoding_of(format_of(sample, profile, pixel_format), profile)
         scale = _SCALES[start.encoder]
-        crf = start.crf if start.crf is not None else scale.first
         done: dict[float, _Trial] = {}
-        while len(done) < _TRIALS and crf not in done:
-            done[crf] = cls._at(frames, replace(start, crf=crf), quality_db)
+        while len(done) < _TRIALS and (crf := _next_crf(done, scale)) not in done:
+            done[crf] = cls._at(sample, replace(start, crf=crf), quality_db)
             if 0 <= done[crf].margin <= _CLOSE_DB:
                 break
-            crf = _next_crf(done, scale)
+        while max(trial.margin for trial in done.values()) < 0 and min(done) > scale.least:
+            worst = min(done)
+            crf = _clamped(worst + 1.5 * done[worst].margin / scale.slope - scale.step, scale)
+            done[crf] = cls._at(sample, replace(start, crf=crf), quality_db)
         reached = [crf for crf, trial in done.items() if trial.margin >= 0]
         return done[max(reached) if reached else min(done)]
 
     @classmethod
     def _at(cls, sample: Pixels, encoding: Encoding, quality_db: float) -> _Trial:
-        size, errors, worst = 0, [], EQUAL_DB
+        size, errors, worst = 0, [], 0.0
         for first in range(0, len(sample), SLOTS):
             run = sample[first : first + SLOTS]
             chunk = _encode(run, encoding)
             size += len(chunk)
             errors += squared_errors(run, _decoded(chunk, encoding, range(len(run)), run))
-            worst = min(worst, psnr(max(errors[first + slot] for slot in _measured(len(run)))))
+            worst = max(worst, psnr(max(errors[first + slot] for slot in _measured(len(run)))))
         mean = psnr(sum(errors) / len(errors))
-        # A run whose worst frame fell short here would have its chunk encoded twice by `encode_gop`.
+        # The better run only: `encode_gop` gives more bits to the chunks that need them, and to no others.
         margin = min(mean - quality_db, worst - quality_db + _SLACK_DB)
         return cls(encoding, margin, size, len(sample), mean)
 
@@ -265,7 +252,9 @@ def _next_crf(done: Mapping[float, _Trial], scale: _Scale) -> float:
     slope = scale.slope
     if above is not None and below is not None:
         slope = (done[above].margin - done[below].margin) / (below - above)
-    near = above if above is not None else min(done)
+    near = below if above is None else above
+    if near is None:
+        return scale.first
     # A little below the goal is nothing, a little above is a result.
     return _clamped(near + (done[near].margin - _CLOSE_DB / 3) / max(slope, scale.slope / 4), scale)
 
@@ -323,7 +312,7 @@ def encode_gop(frames: Pixels, encoding: Encoding, *, quality_db: float) -> tupl
     encoding
         As `choose` returned it. The same frames and encoding always give the same bytes.
     quality_db
-        PSNR in dB that no measured frame falls short of by more than 0.5 dB: the CRF is lowered, for this
+        PSNR in dB that no measured frame falls short of by more than 0.7 dB: the CRF is lowered, for this
         chunk, until that holds or the format can do no better.
 
     Returns
@@ -338,7 +327,7 @@ def encode_gop(frames: Pixels, encoding: Encoding, *, quality_db: float) -> tupl
         chunk = _encode(frames, encoding)
         quality = measure(truth, _decoded(chunk, encoding, measured, truth))
         lack = quality_db - _SLACK_DB - quality.min_psnr_db
-        if encoding.crf is None or lack <= 0 or encoding.crf <= _SCALES[encoding.encoder].least:
+        if encoding.crf is None or lack <= _NEAR_DB or encoding.crf <= _SCALES[encoding.encoder].least:
             break
         scale = _SCALES[encoding.encoder]
         lower = _clamped(encoding.crf - 1.2 * lack / scale.slope - scale.step, scale)

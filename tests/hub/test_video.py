@@ -203,7 +203,7 @@ def test_the_target_is_met_and_not_overshot(star: tuple[bytes, Encoding], pictur
 def test_the_target_is_what_was_asked_for(pictures: Pixels, quality_db: float) -> None:
     encoding = choose(pictures, profile="train", quality_db=quality_db)
     _, quality = encode_gop(pictures, encoding, quality_db=quality_db)
-    assert quality_db - 0.5 <= quality.min_psnr_db <= quality.psnr_db <= quality_db + 1.5
+    assert quality_db - 0.7 <= quality.min_psnr_db <= quality.psnr_db <= quality_db + 1.5
 
 
 def test_a_chunk_that_is_harder_than_the_sample_keeps_the_floor() -> None:
