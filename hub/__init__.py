@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .ingest import WriteReport
-    from .segment import WriteOptions
+    from .options import WriteOptions
     from .store import Store, create_store, open_store
 
 _HOME = {
     "Store": "store",
-    "WriteOptions": "segment",
+    "WriteOptions": "options",
     "WriteReport": "ingest",
     "create_store": "store",
     "open_store": "store",

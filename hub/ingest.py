@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from ..schemas import Episode, StoreError, TeleopenError, canonical, check, strict_json, to_document
 from . import disk
 from .catalog import Add, Catalog, Operation, State, operation_document, parse_operation
-from .segment import Progress, SegmentWriter, WriteOptions, hashed, signature
+from .options import WriteOptions
+from .segment import SegmentWriter, hashed, signature
 from .session import is_alive, session
+from .sinks import Progress
 from .storage import Storage
 
 if TYPE_CHECKING:

@@ -43,7 +43,8 @@ from .arrays import ArrayReader
 from .catalog import Add, Catalog, Operation, SetRights, State
 from .ingest import WriteReport, write
 from .layout import parse_array
-from .segment import Progress, WriteOptions
+from .options import WriteOptions
+from .sinks import Progress
 from .storage import Storage, open_storage
 
 if TYPE_CHECKING:
