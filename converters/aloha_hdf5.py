@@ -43,10 +43,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
@@ -69,9 +69,10 @@ from ..schemas import (
 from ..schemas.episode import Fate
 from ..schemas.validate import has_controls
 from ._aloha import DIALECTS, Dialect, contradictions, dialect_of
+from ._aloha_cameras import Cameras, Read, stream_name
 from ._hdf5 import MAGIC, UNWRITTEN, Field, Hdf5, open_hdf5
-from ._jpeg import ChannelOrder, Picture, decoded, is_jpeg, picture_of, unpadded
-from .base import MAX_EPISODE_BYTES, Format, contained, rows_in, source_file
+from ._jpeg import ChannelOrder
+from .base import Format, contained, rows_in, source_file
 
 VERSION = "1"
 
@@ -81,7 +82,6 @@ _VALUES = 1_024
 
 _CHECKED_ROWS = 2_000
 _FPS = "the file's attribute fps"
-_NO_NAME = re.compile(r"[^A-Za-z0-9_@+-]")
 _IMAGES = ("observations/images", "observations/images_depth")
 _CORE = {
     "action": ("action", "rad", "1"),
@@ -103,13 +103,6 @@ _INSTRUCTIONS = ("language_instruction", "instruction", "task")
 _EVIDENCE = re.compile(
     r"licen[cs]e|copyright|author|owner|creator|operator|consent|attribution|citation", re.IGNORECASE
 )
-
-_ENCODERS = (
-    "MarkFzp/mobile-aloha: aloha_scripts/record_episodes.py and MarkFzp/act-plus-plus: compress_data.py "
-    "encode with cv2.imencode"
-)
-
-_Read = Callable[..., Iterator[Array]]
 
 
 @dataclass(frozen=True)
@@ -336,108 +329,21 @@ class _Draft:
                 "base_action is zero throughout: its recorder writes that where no base is recorded"
             )
 
-    def _image(self, found: Field, camera: str) -> bool:
+    def _image(self, found: Field, name: str) -> bool:
         """Keep a camera's dataset; False if it is none of the layouts of images."""
-        kind, sides = found.dtype.name, len(found.shape)
-        if 0 in found.shape:
+        camera = Cameras(self.hdf5, self.dialect, self.options.jpeg_order).of(found, name)
+        if camera is None:
             return False
-        if sides == 4 and kind == "uint8" and found.shape[3] in {1, 3}:
-            self._raw_camera(found, camera, found.shape[1:])
-        elif sides == 3 and kind == "uint8":
-            self._raw_camera(found, camera, (*found.shape[1:], 1))
-        elif sides == 3 and kind in {"uint16", "float32"}:
-            self._depth(found, camera.removesuffix("_depth"))
-        elif (sides == 2 and kind == "uint8") or (sides == 1 and found.dtype.kind == "S"):
-            return self._jpeg_camera(found, camera)
-        else:
-            return False
+        self.warnings += camera.warnings
+        self._add(found, camera.spec, camera.read, how=camera.how, lossless=camera.lossless)
         return True
-
-    def _raw_camera(self, found: Field, camera: str, shape: tuple[int, ...]) -> None:
-        order = {"stored_order": "rgb", "order_evidence": self.dialect.order_evidence or UNKNOWN}
-        if shape[2] == 3 and not self.dialect.order_evidence:
-            self.warnings.append(f"nothing tells the order of the channels of {camera!r}: taken for RGB")
-        spec = StreamSpec(
-            name=self._name("observation.images", camera),
-            kind="video",
-            dtype="uint8",
-            shape=shape,
-            unit=("1",),
-            attributes=order if shape[2] == 3 else {},
-        )
-        self._add(found, spec)
-
-    def _depth(self, found: Field, camera: str) -> None:
-        spec = StreamSpec(
-            name=self._name("observation.depth", camera),
-            kind="depth",
-            dtype=found.dtype.name,
-            shape=found.shape[1:],
-            description="Depth as the camera's driver gave it; its unit is not stored.",
-            attributes=self._borders(found),
-        )
-        self._add(found, spec)
-
-    def _borders(self, found: Field) -> dict[str, Json]:
-        """Tell the rows of zeros that AgileX adds, if the first sample has them."""
-        border = 40
-        first = next(self.hdf5.rows(found, 0, 1, 1))[0]
-        padded = len(first) > 2 * border and not first[:border].any() and not first[-border:].any()
-        if self.dialect.name != "agilex" or not padded:
-            return {}
-        return {
-            "added_rows": {"top": border, "bottom": border},
-            "added_rows_evidence": f"{self.dialect.recorder}: copyMakeBorder; zero in the first sample",
-        }
-
-    def _jpeg_camera(self, found: Field, camera: str) -> bool:
-        """Keep a camera of padded JPEGs; False if its first row is no JPEG and the file does not say so."""
-        said = self.hdf5.attributes.get("@compress") is True
-        first = next(self.hdf5.rows(found, 0, 1, 1)).tobytes()
-        if not is_jpeg(first) and not said:
-            return False
-        try:
-            picture = picture_of(unpadded(first))
-        except ValueError as error:
-            self._refuse(f"{found.name}[0]", str(error))
-        shape = (picture.height, picture.width, picture.channels)
-        if found.shape[0] * math.prod(shape) > MAX_EPISODE_BYTES:
-            self._refuse(found.name, f"promises {found.shape[0]} pictures of {shape}, more than is believed")
-        order: ChannelOrder = self.options.jpeg_order or ("opencv" if said else "standard")
-        if not said and self.options.jpeg_order is None:
-            self.warnings.append(
-                f"nothing tells what encoded the JPEGs of {camera!r}: red may be blue in them"
-            )
-        spec = StreamSpec(
-            name=self._name("observation.images", camera),
-            kind="video",
-            dtype="uint8",
-            shape=shape,
-            unit=("1",),
-            attributes={
-                "encoding": "jpeg",
-                "stored_order": "bgr" if order == "opencv" else "rgb",
-                "order_evidence": self._order_evidence(),
-            },
-        )
-        how = "bytes behind the JPEG's end marker cut off; decoded by libjpeg"
-        how += "; red and blue swapped back, as OpenCV's decoder does" if order == "opencv" else ""
-        self._add(found, spec, partial(_read_jpegs, picture=picture, order=order), how=how, lossless=None)
-        return True
-
-    def _order_evidence(self) -> str:
-        if self.options.jpeg_order:
-            return f"option jpeg_order={self.options.jpeg_order}"
-        if self.hdf5.attributes.get("@compress") is not True:
-            return UNKNOWN
-        return f"{_ENCODERS}; {self.dialect.order_evidence or UNKNOWN}"
 
     def _extra(self, found: Field) -> None:
         """Keep what the format does not know: as a stream, in the header, or not at all, and say so."""
         if self._clock(found) and 0 not in found.shape and not found.unread:
             fixed = found.dtype.kind == "S"
             spec = StreamSpec(
-                name=self._name("extra", *found.name.split("/")),
+                name=stream_name("extra", *found.name.split("/")),
                 kind="low_dim",
                 dtype="uint8" if fixed else found.dtype.name,
                 shape=(*found.shape[1:], found.dtype.itemsize) if fixed else found.shape[1:],
@@ -457,12 +363,12 @@ class _Draft:
         self,
         found: Field,
         spec: StreamSpec,
-        read: _Read | None = None,
+        read: Read | None = None,
         *,
         how: str = "",
         lossless: bool | None = True,
     ) -> None:
-        spec = replace(spec, clock=self._clock(found))
+        spec = replace(spec, name=self._free(spec.name), clock=self._clock(found))
         whole = partial(
             read or _read_rows, self.hdf5.path, found, spec.shape, rows_in(self.options.block_bytes, spec)
         )
@@ -475,9 +381,8 @@ class _Draft:
     def _drop(self, name: str, why: str) -> None:
         self.ledger.append(FieldFate(field=name, fate="dropped", how=why))
 
-    def _name(self, prefix: str, *parts: str) -> str:
-        """Return a stream's name made of parts that may hold anything."""
-        wanted = ".".join([prefix, *(_NO_NAME.sub("_", part) or "_" for part in parts)])[:190].rstrip(".")
+    def _free(self, wanted: str) -> str:
+        """Return the name, with a number behind it if there is such a stream already."""
         taken = {name.casefold() for name in self.streams}
         names = chain([wanted], (f"{wanted}_{i}" for i in count(2)))
         return next(name for name in names if name.casefold() not in taken)
@@ -564,30 +469,6 @@ def _read_rows(
         for block in hdf5.rows(found, start, stop, rows):
             numbers = np.ascontiguousarray(block).view(np.uint8) if block.dtype.kind == "S" else block
             yield numbers.reshape(len(block), *shape)
-
-
-def _read_jpegs(
-    path: Path,
-    found: Field,
-    shape: tuple[int, ...],
-    rows: int,
-    start: int,
-    stop: int,
-    *,
-    picture: Picture,
-    order: ChannelOrder,
-) -> Iterator[Array]:
-    with open_hdf5(path) as hdf5:
-        stop = min(stop, found.shape[0])
-        padded = hdf5.rows(found, start, stop, 1)
-        for first in range(start, stop, rows):
-            block = np.empty((min(rows, stop - first), *shape), np.uint8)
-            for i, row in enumerate(islice(padded, len(block))):
-                try:
-                    block[i] = decoded(unpadded(row.tobytes()), picture, order)
-                except ValueError as error:
-                    raise FormatError(str(path), f"{found.name}[{first + i}]", str(error)) from error
-            yield block
 
 
 CONVERTER = AlohaHdf5

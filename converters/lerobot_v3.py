@@ -21,19 +21,15 @@ described nowhere else. What is odd, and what was chosen:
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..schemas import (
     UNKNOWN,
@@ -55,13 +51,14 @@ from ..schemas import (
     episode_id,
     median_rate,
     nominal_times,
-    strict_json,
 )
 from ..schemas.episode import Fate
 from ..schemas.validate import RESERVED, has_controls
+from . import _lerobot_meta as meta
 from . import _parquet as parquet
-from ._mp4 import MAX_PIXELS, Mp4Video
-from .base import MAX_EPISODE_BYTES, Format, contained, rows_in, source_file
+from ._lerobot_shared import BOOKKEEPING, MAX_SECONDS, Cuts, book_of, runs_of
+from ._mp4 import Mp4Video
+from .base import MAX_EPISODE_BYTES, Format, rows_in, source_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,34 +66,11 @@ if TYPE_CHECKING:
 _VERSION = "1"
 """Goes up when an episode read from the same files changes."""
 
-_INFO = "meta/info.json"
-_STATS = "meta/stats.json"
-_TASKS = "meta/tasks.parquet"
-_SUBTASKS = "meta/subtasks.parquet"
-_CARD = "README.md"
-_STATISTICS = "stats/"
-_EPISODES = "meta/episodes"
-
-# Added to every dataset by LeRobot (DEFAULT_FEATURES in src/lerobot/datasets/utils.py).
-_BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-
-_MAX_JSON_BYTES = 1 << 26
-_MAX_EPISODES = 5_000_000
-_MAX_ROWS = 10_000_000
-"""Most rows of a data file, whose bookkeeping takes 36 bytes of memory a row. LeRobot ends it at 100 MB."""
 _MAX_RUNS = 100_000
-_MAX_TEXT = 100_000
-_MAX_TABLE_BYTES = 1 << 30
-_MAX_SAMPLE_BYTES = 1 << 30
-_MAX_DIMENSIONS = 5
-_MAX_SECONDS = 1e9
-_MAX_WORD = 1_000
 _TEXTS_AT_ONCE = 256
 
 _UNDECLARED: Mapping[str, Any] = {"dtype": "", "shape": None}
 _Read = Callable[[int, int], Iterator[Array]]
-
-_Episodes = Mapping[int, "tuple[int, str] | FormatError"]
 
 
 @dataclass(frozen=True)
@@ -120,475 +94,33 @@ class LerobotV3:
     def probe(self, path: Path) -> bool:
         """Tell whether ``path`` holds meta/info.json of a codebase version 3."""
         try:
-            return _version(_read_info(path)) == "3"
+            return meta.version(meta.read_info(path)) == "3"
         except (FormatError, OSError):
             return False
 
     def episodes(self, path: Path) -> Iterator[Episode]:
         """Yield the episodes in order of their index; payload is read when asked for."""
-        dataset = _Dataset.open(path)
+        dataset = meta.Dataset.open(path)
+        cuts = Cuts(dataset.table, dataset.fps)
         wanted = sorted(set(self.only)) or list(dataset.table.position)
         for index in wanted:
             if index not in dataset.table.position:
                 raise NotFoundError(f"{path}: there is no episode {index}")
         for index in wanted:
-            yield _Builder(dataset, index, self.block_bytes).build()
-
-
-# The description of the dataset: everything below meta/
-
-
-def _read_info(root: Path) -> dict[str, Any]:
-    path = root / _INFO
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise FormatError(str(path), "", f"is larger than {_MAX_JSON_BYTES:,} bytes")
-        info = strict_json(contained(root, _INFO, path=path, where="").read_bytes())
-    except OSError as error:
-        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
-    except FormatError:
-        raise
-    except ValueError as error:
-        raise FormatError(str(path), "", f"is no JSON: {error}") from error
-    if not isinstance(info, dict) or not _is_json(info):
-        raise FormatError(str(path), "", "is no JSON object of plain values")
-    return info
-
-
-def _version(info: Mapping[str, Any]) -> str:
-    """Return the major version of the format, ``""`` if there is none."""
-    found = re.fullmatch(r"v?(\d{1,3})(\.\d{1,9})*", str(info.get("codebase_version", "")))
-    return found[1] if found else ""
-
-
-def _is_json(value: object) -> bool:
-    """Tell whether a value can stand in a header: finite numbers, text that is Unicode, and so on."""
-    try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """All of meta/episodes but the statistics.
-
-    Attributes
-    ----------
-    position
-        Row of each episode, by its index, in increasing order of the index.
-    files, file_of_row
-        The files, and which of them each row is from.
-    statistics
-        Whether there were any.
-    """
-
-    rows: pa.Table
-    position: Mapping[int, int]
-    files: tuple[Path, ...]
-    file_of_row: NDArray[np.int64]
-    statistics: bool
-
-    def row(self, index: int) -> dict[str, Any]:
-        """Return the members of an episode's row."""
-        found: dict[str, Any] = self.rows.slice(self.position[index], 1).to_pylist()[0]
-        return found
-
-    def numbers(self, column: str) -> Array:
-        """Return a column: (episodes,), in increasing order of the episode's index."""
-        if column not in self.rows.column_names:
-            raise FormatError(str(self.files[0]), column, "the column is absent")
-        values = self.rows.column(column)
-        if values.null_count or parquet.numpy_name(values.type) is None:
-            raise FormatError(str(self.files[0]), column, "holds what is not a number")
-        return np.asarray(values.to_numpy())[list(self.position.values())]
-
-
-@dataclass(frozen=True)
-class _Dataset:
-    """What all episodes of a dataset share."""
-
-    root: Path
-    info: Mapping[str, Any]
-    fps: float
-    features: Mapping[str, Mapping[str, Any]]
-    tasks: Mapping[int, str]
-    subtasks: Mapping[int, str]
-    table: _Table
-    evidence: Mapping[str, Json]
-    cuts: dict[tuple[str, Path], _Episodes] = field(default_factory=dict)
-    """Where the episodes of a video file begin; of the newest file of each camera."""
-
-    @classmethod
-    def open(cls, root: Path) -> _Dataset:
-        """Read and check everything below meta/."""
-        info, path = _read_info(root), root / _INFO
-        if _version(info) != "3":
-            told = info.get("codebase_version")
-            advice = "Use the converter of that version, or bring the data to v3.0 with LeRobot's own script"
-            raise FormatError(str(path), "codebase_version", f"is {told!r}; this reads v3", advice)
-        if info.get("storage_format", "parquet") != "parquet":
-            raise FormatError(str(path), "storage_format", f"is {info['storage_format']!r}; Parquet is read")
-        table = _read_table(root, path)
-        dataset = cls(
-            root=root,
-            info=info,
-            fps=_read_fps(info, path),
-            features=_read_features(info, path),
-            tasks=_read_texts(root, _TASKS),
-            subtasks=_read_texts(root, _SUBTASKS) if (root / _SUBTASKS).exists() else {},
-            table=table,
-            evidence=_evidence(root, info),
-        )
-        dataset.check_totals()
-        return dataset
-
-    def check_totals(self) -> None:
-        """Compare what info.json counts with what is there."""
-        path, rows = str(self.root / _INFO), self.table.rows.num_rows
-        lengths = self.table.numbers("length") if rows else np.zeros(0)
-        if np.any(lengths < 0):
-            raise FormatError(str(self.table.files[0]), "length", "is negative")
-        frames = int(lengths.sum())
-        for member, found in (("total_episodes", rows), ("total_frames", frames)):
-            told = self.info.get(member)
-            if told != found or isinstance(told, bool):
-                raise FormatError(path, member, f"is {told!r}, but meta/episodes tells of {found}")
-
-    def file(self, template: str, where: str, **values: object) -> Path:
-        """Return the file that a path template of info.json names."""
-        path, pattern = self.root / _INFO, self.info.get(template)
-        if not isinstance(pattern, str):
-            raise FormatError(str(path), template, f"is {pattern!r} instead of a path")
-        name = _filled(pattern, values)
-        if name is None:
-            raise FormatError(str(path), template, f"{pattern[:200]!r} is no template of a path")
-        found = contained(self.root, name, path=path, where=template)
-        if not found.is_file():
-            raise FormatError(str(path), where, f"the file {name} is absent")
-        return found
-
-    def video(self, camera: str, row: Mapping[str, Any]) -> Path:
-        """Return the video file of an episode's camera."""
-        numbers = {n: _whole(row, f"videos/{camera}/{n}", self.table) for n in ("chunk_index", "file_index")}
-        return self.file("video_path", f"episode {row['episode_index']}", video_key=camera, **numbers)
-
-    def cut(self, camera: str, path: Path, video: Mp4Video, row: Mapping[str, Any]) -> tuple[int, str]:
-        """Return the first picture of an episode in a video file, and a warning if there is one."""
-        key = (camera, path)
-        if key not in self.cuts:
-            for stale in [k for k in self.cuts if k[0] == camera]:
-                del self.cuts[stale]
-            self.cuts[key] = self._cuts(camera, path, video, row)
-        found = self.cuts[key][row["episode_index"]]
-        if isinstance(found, FormatError):
-            raise found
-        return found
-
-    def _cuts(self, camera: str, path: Path, video: Mp4Video, row: Mapping[str, Any]) -> _Episodes:
-        table, prefix = self.table, f"videos/{camera}/"
-        here = np.logical_and.reduce(
-            [table.numbers(prefix + n) == row[prefix + n] for n in ("chunk_index", "file_index")]
-        )
-        episodes = np.array(list(table.position))[here].tolist()
-        lengths = table.numbers("length")[here].astype(np.int64)
-        seconds = [table.numbers(prefix + n)[here] for n in ("from_timestamp", "to_timestamp")]
-        spans = _nanoseconds(np.stack(seconds, axis=1))
-        found: dict[int, tuple[int, str] | FormatError] = {}
-        for i, cut in enumerate(_cuts(video.times, spans, lengths, 1e9 / self.fps)):
-            where = f"episode {episodes[i]}"
-            found[episodes[i]] = FormatError(str(path), where, cut) if isinstance(cut, str) else cut
-        return found
-
-
-def _nanoseconds(seconds: Array) -> NDArray[np.int64]:
-    """Return seconds as int64 nanoseconds; what is no time at all becomes a time before all pictures."""
-    whole = np.where(np.abs(seconds) < _MAX_SECONDS, seconds, -_MAX_SECONDS)
-    return np.rint(whole * 1e9).astype(np.int64)
-
-
-def _cuts(
-    times: Times, spans: NDArray[np.int64], lengths: NDArray[np.int64], period: float
-) -> Iterator[tuple[int, str] | str]:
-    """Yield the first picture of each episode of a file with a warning, or what is wrong with it.
-
-    Parameters
-    ----------
-    times
-        Of the file's pictures, increasing.
-    spans : (episodes, 2) int64
-        First and last moment of each episode.
-    period
-        Nanoseconds between two rows of the data.
-    """
-    step = float(np.median(np.diff(times))) if len(times) > 1 else period
-    edges = np.append(times, times[-1] + round(step))
-    begins, ends = _nearest(edges, spans[:, 0]), _nearest(edges, spans[:, 1])
-    starts, counted = begins, False
-    # LeRobot writes episodes behind each other, so if nothing is left over, each picture has its episode.
-    if lengths.sum() == len(times) and np.all(np.diff(spans[:, 0]) > 0):
-        starts, counted = np.cumsum(lengths) - lengths, True
-    for i, length in enumerate(lengths.tolist()):
-        start = int(starts[i])
-        window = f"from_timestamp and to_timestamp enclose pictures [{begins[i]}, {ends[i]})"
-        surplus = int(ends[i] - begins[i]) - length
-        warning = ""
-        if counted:
-            if begins[i] != start or surplus:
-                taken = f"[{start}, {start + length})"
-                warning = f"{window}; {taken} were taken, by the lengths of all episodes in the file"
-        else:
-            if (wrong := _contradiction(edges, spans, starts, lengths, i)) or surplus < 0:
-                yield wrong or f"{window}, fewer than the {length} rows"
-                continue
-            if surplus:
-                warning = f"{window}, {surplus} more than there are rows; the last ones were left out"
-        yield start, "; ".join(filter(None, [warning, _drift(times[start : start + length], period)]))
-
-
-def _nearest(edges: Times, moments: Times) -> NDArray[np.int64]:
-    """Return the index of the edge nearest to each moment."""
-    behind = np.clip(np.searchsorted(edges, moments), 1, len(edges) - 1)
-    before = moments - edges[behind - 1] <= edges[behind] - moments
-    return (behind - before).astype(np.int64)
-
-
-def _contradiction(
-    edges: Times, spans: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64], i: int
-) -> str:
-    start, stop, half = int(starts[i]), int(starts[i] + lengths[i]), (edges[-1] - edges[-2]) / 2
-    inside = (spans[:, 0] >= -half) & (spans[:, 0] <= edges[-1] + half)
-    if not inside[i]:
-        return "from_timestamp lies outside of the video"
-    if stop >= len(edges):
-        return f"pictures [{start}, {stop}) are wanted of a video of {len(edges) - 1}"
-    overlapping = inside & (starts < stop) & (starts + lengths > start)
-    return "another episode has the same pictures, going by from_timestamp" if overlapping.sum() > 1 else ""
-
-
-def _drift(times: Times, period: float) -> str:
-    """Return a warning if pictures do not stand at their rows' times."""
-    off = float(np.abs(times - times[:1] - np.arange(len(times)) * period).max(initial=0))
-    return f"pictures stand up to {off / 1e6:.1f} ms off the times of their rows" if off > period / 2 else ""
-
-
-_FIELD = re.compile(r"\{([a-z_]+)(?::0?(\d{0,2})d)?\}")
-
-
-def _filled(template: str, values: Mapping[str, object]) -> str | None:
-    """Return a path template filled in. Not by str.format, which reaches attributes and any width."""
-    rest = _FIELD.sub("", template)
-    if "{" in rest or "}" in rest or any(name not in values for name, _ in _FIELD.findall(template)):
-        return None
-    return _FIELD.sub(lambda found: str(values[found[1]]).zfill(int(found[2] or 0)), template)
-
-
-def _whole(row: Mapping[str, Any], column: str, table: _Table) -> int:
-    value = row.get(column)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 40:
-        where = f"{column} of episode {row.get('episode_index')}"
-        raise FormatError(str(table.files[0]), where, f"is {value!r} instead of a count")
-    return value
-
-
-def _read_fps(info: Mapping[str, Any], path: Path) -> float:
-    fps = info.get("fps")
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= 1e6:
-        raise FormatError(str(path), "fps", f"{fps!r} is no rate")
-    return float(fps)
-
-
-def _read_features(info: Mapping[str, Any], path: Path) -> dict[str, Mapping[str, Any]]:
-    features = info.get("features")
-    if not isinstance(features, dict):
-        raise FormatError(str(path), "features", "is absent or no object")
-    for name, feature in features.items():
-        where = f"features.{name}"
-        # LeRobot forbids the slash, since names are folders: _validate_feature_names in datasets/utils.py.
-        if not name or "/" in name or "\0" in name or len(name) > 200:
-            raise FormatError(str(path), where, "no feature may bear such a name")
-        if not isinstance(feature, dict) or not isinstance(feature.get("dtype"), str):
-            raise FormatError(str(path), where, "tells no dtype")
-        _check_shape(feature, path, f"{where}.shape")
-    return features
-
-
-def _check_shape(feature: Mapping[str, Any], path: Path, where: str) -> None:
-    shape = feature.get("shape")
-    if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS or not all(map(_is_extent, shape)):
-        raise FormatError(str(path), where, f"{str(shape)[:100]} is no shape of a sample")
-    limit = 4 * MAX_PIXELS if feature["dtype"] in {"video", "image"} else _MAX_SAMPLE_BYTES
-    if math.prod(shape) > limit:
-        raise FormatError(str(path), where, f"{shape} is larger than any sample that is read")
-
-
-def _is_extent(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _read_texts(root: Path, name: str) -> dict[int, str]:
-    """Return the texts of tasks.parquet or subtasks.parquet, by their number."""
-    path = contained(root, name, path=root / _INFO, where=name)
-    columns = _read_all(path).to_pydict()
-    number = next((c for c in columns if c.endswith("task_index")), None)
-    text = next((c for c in columns if c != number), None)
-    if number is None or text is None:
-        raise FormatError(str(path), "task_index", "there must be a column of numbers and one of texts")
-    found: dict[int, str] = {}
-    for row, (index, value) in enumerate(zip(columns[number], columns[text], strict=True)):
-        if not isinstance(index, int) or index in found:
-            raise FormatError(str(path), f"row {row}", f"{index!r} is no new {number}")
-        if not isinstance(value, str) or len(value) > _MAX_TEXT:
-            raise FormatError(str(path), f"row {row}", f"holds no text of up to {_MAX_TEXT:,} characters")
-        found[index] = value
-    return found
-
-
-def _read_all(path: Path) -> pa.Table:
-    """Return a table of meta/ without its statistics, if it is of a sane size."""
-    import pyarrow as pa
-
-    with parquet.opened(path) as file:
-        if file.metadata.num_rows > _MAX_EPISODES:
-            raise FormatError(str(path), "", f"claims {file.metadata.num_rows:,} rows")
-        names = [n for n in file.schema_arrow.names if not n.startswith(_STATISTICS)]
-        size, batches = 0, []
-        for batch in file.iter_batches(256, columns=names):
-            batch.validate(full=True)  # text in UTF-8
-            batches.append(batch.select(names))
-            size += batch.nbytes
-            if size > _MAX_TABLE_BYTES:
-                raise FormatError(str(path), "", f"holds more than {_MAX_TABLE_BYTES:,} bytes")
-        schema = pa.schema([file.schema_arrow.field(n) for n in names])
-        return pa.Table.from_batches(batches, schema)
-
-
-def _read_table(root: Path, info: Path) -> _Table:
-    import pyarrow as pa
-
-    files = tuple(sorted((root / "meta" / "episodes").glob("**/*.parquet")))
-    if not files:
-        raise FormatError(str(info), "", "there is no table of episodes below meta/episodes")
-    parts, statistics = [], False
-    for path in files:
-        contained(root, path.relative_to(root).as_posix(), path=info, where="meta/episodes")
-        parts.append(_read_all(path))
-        with parquet.opened(path) as file:
-            statistics |= len(file.schema_arrow.names) > parts[-1].num_columns
-    try:
-        rows = pa.concat_tables(parts, promote_options="permissive").combine_chunks()
-    except pa.ArrowException as error:
-        raise FormatError(str(files[0]), "schema", f"the files of the table disagree: {error}") from error
-    file_of_row = np.repeat(np.arange(len(files)), [part.num_rows for part in parts])
-    return _Table(rows, _positions(rows, files), files, file_of_row, statistics)
-
-
-def _positions(rows: pa.Table, files: tuple[Path, ...]) -> dict[int, int]:
-    if "episode_index" not in rows.column_names:
-        raise FormatError(str(files[0]), "episode_index", "the column is absent")
-    indices = rows.column("episode_index").to_pylist()
-    found: dict[int, int] = {}
-    for position, index in enumerate(indices):
-        if not isinstance(index, int) or isinstance(index, bool) or index < 0 or index in found:
-            raise FormatError(str(files[0]), f"row {position}", f"{index!r} is no new episode_index")
-        found[index] = position
-    return dict(sorted(found.items()))
-
-
-_TELLING = re.compile(r"licen[cs]e|copyright|author|consent|citation", re.IGNORECASE)
-_FRONT_MATTER = re.compile(r"---\r?\n(.*?\n)---\s", re.DOTALL)
-_LICENCE_LINES = re.compile(r"^(?:license|license_\w+):[^\n]*\n(?:[ \t-][^\n]*\n)*", re.MULTILINE)
-"""Members of a dataset card's front matter, which go on while lines are indented or items of a list."""
-
-
-def _evidence(root: Path, info: Mapping[str, Any]) -> dict[str, Json]:
-    """Return what the dataset says on licence, authors and consent, word for word."""
-    found: dict[str, Json] = {f"{_INFO}#{m}": v for m, v in info.items() if _TELLING.search(m)}
-    with suppress(OSError, UnicodeDecodeError):
-        path = contained(root, _CARD, path=root / _INFO, where=_CARD)
-        with path.open("rb") as file:
-            front = _FRONT_MATTER.match(file.read(1 << 20).decode())
-        if front and (stated := _LICENCE_LINES.findall(front[1])):
-            found[_CARD] = "".join(stated)
-    return found
-
-
-# The data files
-
-
-@dataclass(frozen=True, slots=True)
-class _Book:
-    """The bookkeeping columns of a data file, and the rows of each episode in it."""
-
-    rows: Mapping[int, tuple[int, int]]
-    columns: Mapping[str, Array]
-
-
-def _book_of(path: Path) -> _Book:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
-    return _cached_book(path, found.st_size, found.st_mtime_ns, found.st_ino)
-
-
-@lru_cache(maxsize=2)
-def _cached_book(path: Path, _size: int, _mtime_ns: int, _inode: int) -> _Book:
-    with parquet.opened(path) as file:
-        total, schema = file.metadata.num_rows, file.schema_arrow
-    if total > _MAX_ROWS:
-        raise FormatError(str(path), "", f"claims {total:,} rows; {_MAX_ROWS:,} are read at most")
-    columns = {}
-    for name in _BOOKKEEPING:
-        if name not in schema.names:
-            raise FormatError(str(path), name, "the column is absent")
-        dtype = parquet.numpy_name(schema.field(name).type)
-        if dtype is None:
-            raise FormatError(str(path), name, f"is {schema.field(name).type} instead of numbers")
-        spec = StreamSpec(name=name, kind="low_dim", dtype=dtype, shape=())
-        blocks = parquet.numbers(path, name, spec, 1 << 20, 0, 0, total) if total else ()
-        columns[name] = np.concatenate([np.empty(0, dtype), *blocks])
-    return _Book(_runs_of_episodes(path, columns["episode_index"]), columns)
-
-
-def _runs_of_episodes(path: Path, indices: Array) -> dict[int, tuple[int, int]]:
-    found: dict[int, tuple[int, int]] = {}
-    for start, stop in _runs(indices):
-        index = int(indices[start])
-        if index in found:
-            raise FormatError(str(path), f"episode_index, row {start}", f"episode {index} begins twice")
-        found[index] = (start, stop)
-    return found
-
-
-def _runs(values: Array) -> list[tuple[int, int]]:
-    """Return the bounds of each run of equal values."""
-    breaks = np.flatnonzero(values[1:] != values[:-1]) + 1
-    return list(pairwise([0, *breaks.tolist(), len(values)])) if len(values) else []
-
-
-def _recorded_times(path: Path, start: int, stop: int) -> Times:
-    """Return the column ``timestamp`` as nanoseconds since the first of these rows."""
-    seconds = _book_of(path).columns["timestamp"][start:stop].astype(np.float64)
-    times: Times = np.rint((seconds - seconds[0]) * 1e9).astype(np.int64)
-    return times
-
-
-# One episode
+            yield _Builder(dataset, cuts, index, self.block_bytes).build()
 
 
 class _Builder:
     """Puts one episode together, field by field, and keeps account of them."""
 
-    def __init__(self, dataset: _Dataset, index: int, block_bytes: int) -> None:
-        self.dataset, self.index, self.block = dataset, index, block_bytes
+    def __init__(self, dataset: meta.Dataset, cuts: Cuts, index: int, block_bytes: int) -> None:
+        self.dataset, self.cuts, self.index, self.block = dataset, cuts, index, block_bytes
         self.where = f"episode {index}"
         self.row = dataset.table.row(index)
-        self.length = _whole(self.row, "length", dataset.table)
-        numbers = {n: _whole(self.row, f"data/{n}", dataset.table) for n in ("chunk_index", "file_index")}
+        self.length = meta.whole(self.row, "length", dataset.table)
+        numbers = {n: meta.whole(self.row, f"data/{n}", dataset.table) for n in ("chunk_index", "file_index")}
         self.data = dataset.file("data_path", self.where, **numbers)
-        self.book = _book_of(self.data)
+        self.book = book_of(self.data)
         self.first, self.last = self._find_rows()
         self.streams: dict[str, Stream] = {}
         self.names: set[str] = set()
@@ -615,7 +147,7 @@ class _Builder:
                 provenance.selector,
             ),
             instructions=instructions,
-            embodiment=robot if isinstance(robot, str) and 0 < len(robot) <= _MAX_WORD else UNKNOWN,
+            embodiment=robot if isinstance(robot, str) and 0 < len(robot) <= meta.MAX_WORD else UNKNOWN,
             provenance=provenance,
             clocks={"steps": self.clock},
             streams=self.streams,
@@ -628,7 +160,7 @@ class _Builder:
         table = str(self.dataset.table.files[0])
         if self.length == 0:
             raise FormatError(table, self.where, "has no rows")
-        start, stop = (_whole(self.row, f"dataset_{n}_index", self.dataset.table) for n in ("from", "to"))
+        start, stop = (meta.whole(self.row, f"dataset_{n}_index", self.dataset.table) for n in ("from", "to"))
         if stop - start != self.length:
             raise FormatError(table, self.where, f"has {self.length} rows, but goes from {start} to {stop}")
         if self.index not in self.book.rows:
@@ -660,7 +192,7 @@ class _Builder:
     def _add(self, spec: StreamSpec, read: _Read, source: str, how: str = "", **more: Any) -> None:
         self.payload += spec.sample_bytes * self.length
         if self.payload > MAX_EPISODE_BYTES:
-            path = str(self.dataset.root / _INFO)
+            path = str(self.dataset.root / meta.INFO)
             raise FormatError(path, self.where, f"declares more than {MAX_EPISODE_BYTES:,} bytes")
         self.streams[spec.name] = Stream(spec=spec, length=self.length, read=read, **more)
         kept = source.endswith(f"#{spec.name}")
@@ -681,7 +213,7 @@ class _Builder:
                 length=self.length,
                 read=partial(nominal_times, self.length, fps),
             )
-        if not np.all(np.abs(seconds) < _MAX_SECONDS):
+        if not np.all(np.abs(seconds) < MAX_SECONDS):
             raise FormatError(str(self.data), f"timestamp, {self.where}", "holds what is no time")
         if np.any(np.diff(seconds) < 0):
             at = self.first + 1 + int(np.flatnonzero(np.diff(seconds) < 0)[0])
@@ -717,18 +249,18 @@ class _Builder:
 
     def _add_tasks(self) -> tuple[str, ...]:
         numbers, tasks = self._column("task_index"), self.dataset.tasks
-        spans = _runs(numbers)
+        spans = runs_of(numbers)
         for start, _ in spans:
             if int(numbers[start]) not in tasks:
                 where = f"task_index, row {self.first + start}"
-                raise FormatError(str(self.data), where, f"there is no task {numbers[start]} in {_TASKS}")
+                raise FormatError(str(self.data), where, f"there is no task {numbers[start]} in {meta.TASKS}")
         used = list(dict.fromkeys(int(numbers[start]) for start, _ in spans))
         told = self.row.get("tasks")
         if isinstance(told, list) and set(told) != {tasks[i] for i in used}:
             self.warnings.append("the tasks in meta/episodes are not those of the rows; the rows' were taken")
         if list(tasks) != list(range(len(tasks))):
             self.warnings.append(
-                f"{_TASKS} is not in order; LeRobot's loader, going by rows, reads other texts"
+                f"{meta.TASKS} is not in order; LeRobot's loader, going by rows, reads other texts"
             )
         if len(spans) > 1:
             self._add_runs("instruction", "task_index", numbers, tasks)
@@ -741,7 +273,7 @@ class _Builder:
         return tuple(filter(None, dict.fromkeys(_without_controls(tasks[i]) for i in used)))
 
     def _add_runs(self, kind: str, column: str, numbers: Array, texts: Mapping[int, str]) -> None:
-        spans = _runs(numbers)
+        spans = runs_of(numbers)
         if len(spans) > _MAX_RUNS:
             where = f"{column}, {self.where}"
             raise FormatError(str(self.data), where, f"changes more than {_MAX_RUNS:,} times")
@@ -768,7 +300,7 @@ class _Builder:
             schema, per_row = file.schema_arrow, parquet.values_per_row(file)
         for name in dict.fromkeys([*self.dataset.features, *schema.names]):
             feature = self.dataset.features.get(name, _UNDECLARED)
-            if name in _BOOKKEEPING:
+            if name in BOOKKEEPING:
                 continue
             if feature["dtype"] == "video":
                 self._add_video(name, feature)
@@ -821,7 +353,7 @@ class _Builder:
         frame: str | None = UNKNOWN,
     ) -> None:
         new = self._stream_name(name)
-        axes, attributes = _axes(feature or _UNDECLARED, shape)
+        axes, attributes = meta.axes_of(feature or _UNDECLARED, shape)
         command = new == "action" or new.startswith("action.")
         spec = StreamSpec(
             name=new,
@@ -844,7 +376,7 @@ class _Builder:
 
     def _add_images(self, name: str, feature: Mapping[str, Any]) -> None:
         spec, form = parquet.picture_spec(self.data, name, self.first, self._stream_name(name))
-        spec = replace(spec, attributes={"feature": _rest(feature)})
+        spec = replace(spec, attributes={"feature": meta.rest_of(feature)})
         self._compare_shape(name, feature, spec.shape)
         read = partial(parquet.pictures, self.data, name, spec, self.block, self.first)
         self._add(spec, read, f"data#{name}", f"pixels of {form} files")
@@ -853,7 +385,7 @@ class _Builder:
         path = self.dataset.video(name, self.row)
         video = Mp4Video(path)
         self.videos.append(path)
-        start, warning = self.dataset.cut(name, path, video, self.row)
+        start, warning = self.cuts.first(name, path, video, self.row)
         if warning:
             self.warnings.append(f"{name}: {warning}")
         grey = video.pixel_format.startswith("gray")
@@ -864,7 +396,7 @@ class _Builder:
             dtype="uint16" if deep else "uint8",
             shape=video.size if deep else (*video.size, 1 if grey else 3),
             description="Codes, not distances; attributes.feature tells their range." if deep else "",
-            attributes={"feature": _rest(feature), **video.attributes},
+            attributes={"feature": meta.rest_of(feature), **video.attributes},
         )
         self._compare_shape(name, feature, spec.shape)
         stop = start + self.length
@@ -910,31 +442,31 @@ class _Builder:
         self.extra["info"] = {m: v for m, v in dataset.info.items() if m != "features"}
         places = {"fps": ["clocks.steps"], "robot_type": ["embodiment"]}
         for member in self.extra["info"]:
-            self._account(f"{_INFO}#{member}", "kept", [*places.get(member, ()), "extra.info"])
+            self._account(f"{meta.INFO}#{member}", "kept", [*places.get(member, ()), "extra.info"])
         how = "dtype and shape as stored, names as axes, the rest as attributes of each stream"
-        self._account(f"{_INFO}#features", "transformed", self.streams, how)
-        self.extra["episode"] = {c: v for c, v in self.row.items() if _is_json(v)}
+        self._account(f"{meta.INFO}#features", "transformed", self.streams, how)
+        self.extra["episode"] = {c: v for c, v in self.row.items() if meta.is_json(v)}
         for column in self.row:
             if column in self.extra["episode"]:
-                self._account(f"{_EPISODES}#{column}", "kept", ["extra.episode"])
+                self._account(f"{meta.EPISODES}#{column}", "kept", ["extra.episode"])
             else:
-                self._account(f"{_EPISODES}#{column}", "dropped", how="its value is not JSON")
+                self._account(f"{meta.EPISODES}#{column}", "dropped", how="its value is not JSON")
         statistics = "statistics can be computed from the data again"
         if dataset.table.statistics:
-            self._account(f"{_EPISODES}#{_STATISTICS}*", "dropped", how=statistics)
-        if (dataset.root / _STATS).exists():
-            self._account(_STATS, "dropped", how=statistics)
-        self._account(_TASKS, "transformed", ["instructions"], "the texts of this episode's tasks")
+            self._account(f"{meta.EPISODES}#{meta.STATISTICS}*", "dropped", how=statistics)
+        if (dataset.root / meta.STATS).exists():
+            self._account(meta.STATS, "dropped", how=statistics)
+        self._account(meta.TASKS, "transformed", ["instructions"], "the texts of this episode's tasks")
         if dataset.subtasks:
-            self._account(_SUBTASKS, "transformed", ["events"], "the texts of this episode's subtasks")
-        if _CARD in dataset.evidence:
+            self._account(meta.SUBTASKS, "transformed", ["events"], "the texts of this episode's subtasks")
+        if meta.CARD in dataset.evidence:
             how = "what it says on the licence; the rest is about the whole dataset"
-            self._account(_CARD, "transformed", ["provenance.evidence"], how, lossless=False)
+            self._account(meta.CARD, "transformed", ["provenance.evidence"], how, lossless=False)
 
     def _provenance(self) -> Provenance:
-        said = {c: v for c, v in self.extra["episode"].items() if _TELLING.search(c)}
-        evidence = {**self.dataset.evidence, **{f"{_EPISODES}#{c}": v for c, v in said.items()}}
-        if "apache-2.0" in str(evidence.get(_CARD)):
+        said = meta.telling(self.extra["episode"])
+        evidence = {**self.dataset.evidence, **{f"{meta.EPISODES}#{c}": v for c, v in said.items()}}
+        if "apache-2.0" in str(evidence.get(meta.CARD)):
             self.warnings.append(
                 "LeRobot writes apache-2.0 into a dataset's card where nobody chose a licence"
             )
@@ -955,11 +487,18 @@ class _Builder:
         for video in dict.fromkeys(self.videos):
             yield source_file(video, root, "video")
         described = table.files[table.file_of_row[table.position[self.index]]]
-        metadata = [root / _INFO, root / _TASKS, described.resolve()]
-        metadata += [root / _SUBTASKS] if self.dataset.subtasks else []
-        metadata += [root / _CARD] if _CARD in self.dataset.evidence else []
+        metadata = [root / meta.INFO, root / meta.TASKS, described.resolve()]
+        metadata += [root / meta.SUBTASKS] if self.dataset.subtasks else []
+        metadata += [root / meta.CARD] if meta.CARD in self.dataset.evidence else []
         for path in metadata:
             yield source_file(path, root, "metadata")
+
+
+def _recorded_times(path: Path, start: int, stop: int) -> Times:
+    """Return the column ``timestamp`` as nanoseconds since the first of these rows."""
+    seconds = book_of(path).columns["timestamp"][start:stop].astype(np.float64)
+    times: Times = np.rint((seconds - seconds[0]) * 1e9).astype(np.int64)
+    return times
 
 
 def _frames(video: Mp4Video, first: int, rows: int, start: int, stop: int) -> Iterator[Array]:
@@ -972,33 +511,7 @@ def _without_controls(text: str) -> str:
 
 
 def _is_short_json(value: object) -> bool:
-    return _is_json(value) and not (isinstance(value, str) and len(value) > _MAX_TEXT)
-
-
-def _rest(feature: Mapping[str, Any]) -> dict[str, Json]:
-    return {m: v for m, v in feature.items() if m not in {"dtype", "shape", "names"}}
-
-
-def _axes(feature: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[tuple[str, ...], dict[str, Json]]:
-    """Return the names of a sample's last axis, and as attributes what these do not tell."""
-    names = feature.get("names")
-    found = _flat_names(names)
-    fit = len(set(found)) == len(found) == (shape[-1] if shape else 1)
-    axes = tuple(found) if fit and all(0 < len(n) <= _MAX_WORD for n in found) else ()
-    attributes: dict[str, Json] = {"feature": rest} if (rest := _rest(feature)) else {}
-    if names is not None and names != list(axes):
-        attributes["names"] = names
-    return axes, attributes
-
-
-def _flat_names(names: Json) -> list[str]:
-    """Return the names in the order of the axes, in whatever form a dataset gives them; else nothing."""
-    inner = next(iter(names.values())) if isinstance(names, dict) and len(names) == 1 else names
-    if isinstance(inner, list) and len(inner) == 1 and isinstance(inner[0], list):
-        inner = inner[0]
-    if isinstance(names, dict) and set(map(str, names.values())) == set(map(str, range(len(names)))):
-        inner = sorted(names, key=lambda name: int(names[name]))  # {"delta_x": 0, "delta_y": 1}
-    return inner if isinstance(inner, list) and all(isinstance(n, str) for n in inner) else []
+    return meta.is_json(value) and not (isinstance(value, str) and len(value) > meta.MAX_TEXT)
 
 
 CONVERTER = LerobotV3

@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -38,16 +38,12 @@ from typing import ClassVar
 import numpy as np
 
 from ..schemas import (
-    UNKNOWN,
-    ActionContract,
-    ActionPart,
     Array,
     Clock,
     Episode,
     FieldFate,
     FormatError,
     Json,
-    Packets,
     Provenance,
     SourceFile,
     Stream,
@@ -58,240 +54,17 @@ from ..schemas import (
     nominal_times,
 )
 from ..schemas.episode import Fate
-from ._mp4 import Mp4Video
-from ._zarr2 import ChunkedArray, Store, Tree, open_tree, zip_names
-from .base import Format, contained, rows_in, source_file
+from ._replay_buffer import ANY, Layout, Meaning, layout_of
+from ._replay_videos import EpisodeVideos, given_up
+from ._zarr2 import ChunkedArray, Tree, open_tree
+from ._zarr2_store import Store, shown, zip_names
+from .base import Format
 
 _ENDS = "meta/episode_ends"
 _MAX_STEPS = 10_000_000
 _MAX_META_BYTES = 1 << 26
 _MAX_META_VALUES = 10_000
 _SHOWN = 20
-
-_POSE_UNIT = ("m", "m", "m", "rad", "rad", "rad")
-_POSE_AXES = ("x", "y", "z", "rx", "ry", "rz")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Meaning:
-    """What the writer's source says on a key; units and the like hold for samples of ``shape`` only."""
-
-    pattern: str
-    stream: str
-    shape: tuple[int, ...] = ()
-    unit: tuple[str, ...] = (UNKNOWN,)
-    frame: str | None = UNKNOWN
-    axes: tuple[str, ...] = ()
-    contract: ActionContract = field(default_factory=ActionContract)
-    description: str = ""
-    attributes: Mapping[str, Json] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layout:
-    """The keys that one script writes."""
-
-    name: str
-    needs: frozenset[str]
-    meanings: tuple[_Meaning, ...]
-    rate_hz: float | None = None
-    rate_source: str = ""
-    embodiment: str = UNKNOWN
-
-
-_UMI_PICTURE = (
-    "Fisheye picture of a GoPro, cropped and scaled; the gripper is blacked out and its tags are painted over"
-)
-_UMI = _Layout(
-    name="UMI",
-    needs=frozenset(
-        f"robot0_{key}"
-        for key in ("eef_pos", "eef_rot_axis_angle", "gripper_width", "demo_start_pose", "demo_end_pose")
-    ),
-    # 06_generate_dataset_plan.py takes the videos' own rate and does not store it. 59.94 is what the cameras'
-    # calibration tells (gopro_intrinsics_2_7k.json) and replay_real_bimanual_umi.py computes with.
-    rate_hz=60_000 / 1_001,
-    rate_source="nominal, from UMI's capture rate; replay buffers may have been down-sampled",
-    embodiment="UMI gripper",
-    meanings=(
-        _Meaning(
-            pattern=r"camera(\d+)_rgb",
-            stream=r"observation.images.camera\1",
-            frame=None,
-            description=_UMI_PICTURE,
-            attributes={"lens": "fisheye", "masked": ["gripper"], "inpainted": ["tags"]},
-        ),
-        _Meaning(
-            pattern=r"robot(\d+)_eef_pos",
-            stream=r"observation.robot\1.ee_position",
-            shape=(3,),
-            unit=("m",),
-            frame="tag",
-            axes=("x", "y", "z"),
-            description="Tip of the gripper, in the z-up frame of the table's tag",
-        ),
-        _Meaning(
-            pattern=r"robot(\d+)_eef_rot_axis_angle",
-            stream=r"observation.robot\1.ee_orientation",
-            shape=(3,),
-            unit=("rad",),
-            frame="tag",
-            axes=("rx", "ry", "rz"),
-            description="Orientation of the gripper's tip as a rotation vector",
-            attributes={"rotation": "axis_angle"},
-        ),
-        _Meaning(
-            pattern=r"robot(\d+)_gripper_width",
-            stream=r"observation.robot\1.gripper_width",
-            shape=(1,),
-            unit=("m",),
-            frame=None,
-            description="Distance between the fingers, from the tags on them",
-        ),
-        _Meaning(
-            pattern=r"robot(\d+)_demo_(start|end)_pose",
-            stream=r"extra.robot\1.demo_\2_pose",
-            shape=(6,),
-            unit=_POSE_UNIT,
-            frame="tag",
-            axes=_POSE_AXES,
-            description="Pose at the first or last tracked picture of the recording, in each row",
-            attributes={"rotation": "axis_angle"},
-        ),
-    ),
-)
-
-_PIXEL = "{pixel}"
-_PUSHT = _Layout(
-    name="Push-T",
-    needs=frozenset({"img", "state", "action", "n_contacts"}),
-    rate_hz=10.0,
-    rate_source="nominal: a step simulates sim_hz // control_hz hundredths of a second (pusht_env.py)",
-    embodiment="Push-T simulator",
-    meanings=(
-        _Meaning(
-            pattern="img", stream="observation.images.img", frame=None, description="The window, rendered"
-        ),
-        _Meaning(
-            pattern="state",
-            stream="observation.state",
-            shape=(5,),
-            unit=(_PIXEL, _PIXEL, _PIXEL, _PIXEL, "rad"),
-            frame="window",
-            axes=("agent_x", "agent_y", "block_x", "block_y", "block_angle"),
-            description="Positions in the simulator's window, which is 512 pixels wide and high",
-        ),
-        _Meaning(
-            pattern="keypoint",
-            stream="observation.keypoint",
-            shape=(9, 2),
-            unit=(_PIXEL,),
-            frame="window",
-            axes=("x", "y"),
-            description="Nine points on the block",
-        ),
-        _Meaning(
-            pattern="action",
-            stream="action",
-            shape=(2,),
-            unit=(_PIXEL,),
-            frame="window",
-            axes=("x", "y"),
-            contract=ActionContract(
-                parts=(
-                    ActionPart(
-                        start=0, stop=2, space="ee_position", mode="absolute", frame="window", rotation="none"
-                    ),
-                ),
-                offset_steps=0,
-                evidence="demo_pusht.py pairs the state with the mouse's place; pusht_env.py steers there",
-            ),
-            description="Where the mouse was: the agent's target",
-        ),
-        _Meaning(
-            pattern="n_contacts",
-            stream="observation.n_contacts",
-            shape=(1,),
-            unit=("1",),
-            frame=None,
-            description="Contact points per simulated step, rounded up",
-        ),
-    ),
-)
-
-_REAL = _Layout(
-    name="Diffusion Policy real robot",
-    needs=frozenset({"timestamp", "action", "stage", "robot_eef_pose"}),
-    meanings=(
-        _Meaning(
-            pattern="robot_eef_pose",
-            stream="observation.robot_eef_pose",
-            shape=(6,),
-            unit=_POSE_UNIT,
-            axes=_POSE_AXES,
-            description="ActualTCPPose of the UR controller: position and rotation vector",
-            attributes={"rotation": "axis_angle"},
-        ),
-        _Meaning(
-            pattern="robot_eef_pose_vel",
-            stream="observation.robot_eef_pose_vel",
-            shape=(6,),
-            axes=_POSE_AXES,
-            description="ActualTCPSpeed of the UR controller",
-        ),
-        _Meaning(
-            pattern="robot_joint",
-            stream="observation.robot_joint",
-            shape=(6,),
-            unit=("rad",),
-            frame=None,
-            description="ActualQ of the UR controller",
-        ),
-        _Meaning(
-            pattern="robot_joint_vel",
-            stream="observation.robot_joint_vel",
-            shape=(6,),
-            frame=None,
-            description="ActualQd of the UR controller",
-        ),
-        _Meaning(
-            pattern="action",
-            stream="action",
-            shape=(6,),
-            unit=_POSE_UNIT,
-            axes=_POSE_AXES,
-            contract=ActionContract(
-                parts=(
-                    ActionPart(start=0, stop=3, space="ee_position", mode="absolute", rotation="none"),
-                    ActionPart(
-                        start=3, stop=6, space="ee_orientation", mode="absolute", rotation="axis_angle"
-                    ),
-                ),
-                evidence="real_env.py schedules each action as a pose to be reached at its row's time",
-            ),
-            description="Target pose of the tool",
-        ),
-        _Meaning(
-            pattern="stage",
-            stream="extra.stage",
-            unit=("1",),
-            frame=None,
-            description="Stage of the task: presses of the space bar (demo_real_robot.py)",
-        ),
-    ),
-)
-
-# real_data_conversion.py spaces video frames by the differences of `timestamp`, so it is in seconds for any
-# buffer.
-_COMMON = (
-    _Meaning(
-        pattern="timestamp", stream="extra.timestamp", unit=("s",), frame=None, description="Times as stored"
-    ),
-    _Meaning(pattern="action", stream="action"),
-    _Meaning(pattern="state", stream="observation.state"),
-)
-_ANY = _Layout(name="unknown", needs=frozenset(), meanings=())
-_LAYOUTS = (_UMI, _PUSHT, _REAL, _ANY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,7 +73,7 @@ class _Buffer:
 
     path: Path
     tree: Tree
-    layout: _Layout
+    layout: Layout
     data: Mapping[str, ChunkedArray]
     names: Mapping[str, str]
     ends: tuple[int, ...]
@@ -364,7 +137,7 @@ class UmiZarr:
         for key, spec in shared.specs.items():
             read = partial(_rows, buffer.data[key], start, stop - start, self.block_bytes)
             streams[spec.name] = Stream(spec=spec, length=stop - start, read=read)
-        videos = _Videos(buffer, index, self.block_bytes)
+        videos = EpisodeVideos(buffer.videos, index, buffer.names.values(), self.block_bytes)
         sources = (source, *videos.sources)
         return Episode(
             id=episode_id([file.sha256 for file in sources], f"episode={index}"),
@@ -389,12 +162,12 @@ class UmiZarr:
         warnings: list[str] = []
         times = None if stamps is None else _times(stamps, start, length)
         if stamps is not None and times is not None:
-            grid = ": the grid that samples were put on, not when each was taken (real_env.py)"
+            known = buffer.layout.timestamps
             clock = Clock(
                 name="steps",
                 kind="recorded",
                 measured_hz=median_rate(times),
-                source=stamps.name + (grid if buffer.layout is _REAL else ""),
+                source=f"{stamps.name}: {known}" if known else stamps.name,
                 length=length,
                 read=partial(_stored_times, stamps, start, length),
             )
@@ -439,7 +212,7 @@ class _SharedHeader:
         if name is None:
             return FieldFate(field=array.name, fate="dropped", how="its samples hold no values")
         how = []
-        if name.startswith("extra.") and _meaning(buffer.layout, key) is None:
+        if name.startswith("extra.") and buffer.layout.meaning(key) is None:
             how.append("what this key means is unknown")
         if array.codec.startswith("imagecodecs"):
             how.append(f"the pictures that {array.codec} decodes to, not their stored bytes")
@@ -492,86 +265,15 @@ class _SharedHeader:
             self.ledger.append(FieldFate(field=".zmetadata", fate="dropped", how=how))
         for name in loose[:_SHOWN]:
             how = "belongs to no array: not Zarr, or outside of its array's grid"
-            self.ledger.append(FieldFate(field=_shown(name), fate="dropped", how=how))
+            self.ledger.append(FieldFate(field=shown(name), fate="dropped", how=how))
         if loose:
-            self.warnings.append(f"{len(loose)} files belong to no array, such as {_shown(loose[0])}")
-        for name in _video_folders(buffer):
-            how = "no episode has this number: its recording was given up"
-            self.ledger.append(FieldFate(field=f"videos/{_shown(name)}", fate="dropped", how=how))
+            self.warnings.append(f"{len(loose)} files belong to no array, such as {shown(loose[0])}")
+        if buffer.videos is not None:
+            self.ledger += given_up(buffer.videos, len(buffer.ends))
         if buffer.videos is None and _root(buffer.path.parent) == buffer.path:
             self.warnings.append("videos may lie beside this buffer: give the folder around it to read them")
-        if buffer.layout is _ANY:
+        if buffer.layout is ANY:
             self.warnings.append("no known writer has these keys: units, frames and actions are unknown")
-
-
-class _Videos:
-    """The videos of one episode that lie beside a replay buffer."""
-
-    def __init__(self, buffer: _Buffer, index: int, block_bytes: int) -> None:
-        self.streams: dict[str, Stream] = {}
-        self.clocks: dict[str, Clock] = {}
-        self.sources: list[SourceFile] = []
-        self.ledger: list[FieldFate] = []
-        if buffer.videos is None or not (buffer.videos / str(index)).is_dir():
-            return
-        taken = {name.casefold() for name in buffer.names.values()}
-        root = buffer.videos.parent
-        for name in sorted(entry.name for entry in (buffer.videos / str(index)).iterdir()):
-            field_name = f"videos/{index}/{name}"
-            path = contained(root, field_name, path=root, where="videos")
-            match = re.fullmatch(r"([A-Za-z0-9_-]{1,60})\.mp4", name)
-            stream = f"observation.images.camera_{match[1]}" if match else ""
-            if not match or stream.casefold() in taken:
-                how = "is not called like a camera" if not match else f"{stream} is in the buffer already"
-                self.ledger.append(FieldFate(field=_shown(field_name), fate="dropped", how=how))
-                continue
-            taken.add(stream.casefold())
-            self._add(stream, f"camera_{match[1]}", Mp4Video(path), block_bytes)
-            self.sources.append(source_file(path, root, "video"))
-            to = (stream, f"clocks.camera_{match[1]}")
-            self.ledger.append(FieldFate(field=field_name, fate="renamed", to=to, how="packets as they came"))
-
-    def _add(self, name: str, clock: str, video: Mp4Video, block_bytes: int) -> None:
-        if not len(video) or (video.pixel_format.startswith("gray") and video.pixel_format != "gray"):
-            raise FormatError(
-                str(video.path), "", f"{len(video)} pictures of {video.pixel_format} are no video"
-            )
-        spec = StreamSpec(
-            name=name,
-            kind="video",
-            dtype="uint8",
-            shape=(*video.size, 1 if video.pixel_format == "gray" else 3),
-            unit=("1",),
-            clock=clock,
-            attributes=dict(video.attributes),
-        )
-        packets = None
-        if video.format is not None:
-            packets = Packets(format=video.format, read=partial(video.packets, 0, len(video)))
-        rows = rows_in(block_bytes, spec)
-        read = partial(_frames, video, rows)
-        self.streams[name] = Stream(spec=spec, length=len(video), read=read, packets=packets)
-        self.clocks[clock] = Clock(
-            name=clock,
-            kind="recorded",
-            declared_hz=video.rate_hz,
-            measured_hz=median_rate(video.times),
-            source="the MP4's times: a grid that pictures were repeated or left out for (video_recorder.py)",
-            length=len(video),
-            read=partial(getattr, video, "times"),
-        )
-
-
-def _frames(video: Mp4Video, rows: int, start: int, stop: int) -> Iterator[Array]:
-    return video.frames(max(0, start), min(stop, len(video)), rows)
-
-
-def _video_folders(buffer: _Buffer) -> list[str]:
-    """Return the folders of videos that belong to no episode."""
-    if buffer.videos is None:
-        return []
-    known = {str(index) for index in range(len(buffer.ends))}
-    return sorted(entry.name for entry in buffer.videos.iterdir() if entry.name not in known)
 
 
 def _root(path: Path) -> Path:
@@ -588,7 +290,7 @@ def _open(path: Path, of: Format) -> _Buffer:
     data = {name[5:]: array for name, array in tree.arrays.items() if name.startswith("data/")}
     ends = _ends(root, tree.arrays[_ENDS])
     _check_lengths(root, data, ends)
-    layout = next(layout for layout in _LAYOUTS if layout.needs <= data.keys())
+    layout = layout_of(data.keys())
     videos = root.parent / "videos" if root != path and not zipped else None
     return _Buffer(
         path=root,
@@ -627,24 +329,15 @@ def _check_lengths(root: Path, data: Mapping[str, ChunkedArray], ends: Sequence[
         raise FormatError(str(root), "data", "holds no array")
 
 
-def _meaning(layout: _Layout, key: str) -> _Meaning | None:
-    """Return what is known of a key, with the stream's name filled in."""
-    for meaning in (*layout.meanings, *_COMMON):
-        match = re.fullmatch(meaning.pattern, key, re.ASCII)
-        if match:
-            return replace(meaning, stream=match.expand(meaning.stream))
-    return None
-
-
 def _is_video(array: ChunkedArray) -> bool:
     return array.dtype == np.uint8 and len(array.shape) == 4 and array.shape[3] in {1, 3}
 
 
-def _stream_names(layout: _Layout, data: Mapping[str, ChunkedArray]) -> dict[str, str]:
+def _stream_names(layout: Layout, data: Mapping[str, ChunkedArray]) -> dict[str, str]:
     """Return the stream of each key that has values; those of the script come first if two want one name."""
     wanted = {}
     for key, array in data.items():
-        known = _meaning(layout, key)
+        known = layout.meaning(key)
         plain = ".".join(re.sub(r"[^A-Za-z0-9_@+-]", "_", part)[:60] for part in key.split("/")[-2:])
         name = known.stream if known else ("observation.images." if _is_video(array) else "extra.") + plain
         if name.startswith("observation.images.") and not _is_video(array):
@@ -665,10 +358,10 @@ def _stream_names(layout: _Layout, data: Mapping[str, ChunkedArray]) -> dict[str
 
 def _spec(buffer: _Buffer, key: str) -> StreamSpec:
     array, name = buffer.data[key], buffer.names[key]
-    known = _meaning(buffer.layout, key) or _Meaning(pattern="", stream="")
+    known = buffer.layout.meaning(key) or Meaning(pattern="", stream="")
     shape, video = array.shape[1:], _is_video(array)
     if (known.shape and known.shape != shape) or (key == "timestamp" and array.dtype.kind != "f"):
-        known = _Meaning(pattern="", stream="")
+        known = Meaning(pattern="", stream="")
     attributes = dict(known.attributes)
     if video and array.compressor:
         attributes["source_codec"] = dict(array.compressor)
@@ -719,10 +412,6 @@ def _small_values(array: ChunkedArray) -> Json:
         return None
     values = array.values()
     return values.tolist() if np.all(np.isfinite(values)) else None
-
-
-def _shown(name: str) -> str:
-    return name.encode("ascii", "backslashreplace").decode()[:300]
 
 
 CONVERTER = UmiZarr

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from teleopen.converters import _mp4, _parquet
-from teleopen.converters.lerobot_v3 import LerobotV3, _axes, _cuts, _filled
+from teleopen.converters import _lerobot_meta, _lerobot_shared, _mp4, _parquet
+from teleopen.converters.lerobot_v3 import LerobotV3
 from teleopen.schemas import Episode, FormatError, NotFoundError, StreamSpec, problems_of
 
 from tests.samples.lerobot_v3 import CAMERAS, FPS, LENGTHS, TASKS, video_path, write
@@ -171,7 +171,7 @@ def test_an_episode_with_too_few_pictures_is_refused_alone(root: Path) -> None:
 def cuts(lengths: list[int], spans: list[tuple[float, float]], pictures: int) -> list[Any]:
     times = (np.arange(pictures) * 1e9).astype(np.int64)
     moments = np.array([[a * 1e9, b * 1e9] for a, b in spans], np.int64)
-    return list(_cuts(times, moments, np.array(lengths), 1e9))
+    return list(_lerobot_shared._cuts(times, moments, np.array(lengths), 1e9))
 
 
 def test_cuts_by_the_seconds() -> None:
@@ -205,7 +205,7 @@ def test_cuts_that_contradict_themselves(
 
 def test_pictures_off_their_rows_are_told() -> None:
     times = (np.arange(4) * 2e9).astype(np.int64)
-    (found,) = _cuts(times, np.array([[0, 8_000_000_000]]), np.array([4]), 1e9)
+    (found,) = _lerobot_shared._cuts(times, np.array([[0, 8_000_000_000]]), np.array([4]), 1e9)
     assert found == (0, "pictures stand up to 3000.0 ms off the times of their rows")
 
 
@@ -315,7 +315,7 @@ def test_language_columns_become_events(root: Path) -> None:
     ],
 )
 def test_names_come_in_many_forms(names: Any, axes: tuple[str, ...]) -> None:
-    found, attributes = _axes({"names": names}, (2,))
+    found, attributes = _lerobot_meta.axes_of({"names": names}, (2,))
     assert found == axes
     assert attributes.get("names", list(axes) or None) == names
 
@@ -435,7 +435,7 @@ def test_version_two_is_refused_with_advice(root: Path) -> None:
 
 def test_templates_reach_nothing_else() -> None:
     values = {"video_key": "{chunk_index}", "chunk_index": 7}
-    assert _filled("a/{video_key}/{chunk_index:03d}.mp4", values) == "a/{chunk_index}/007.mp4"
+    assert _lerobot_meta._filled("a/{video_key}/{chunk_index:03d}.mp4", values) == "a/{chunk_index}/007.mp4"
     for template in (
         "{chunk_index.__class__}",
         "{chunk_index:999999999d}",
@@ -444,7 +444,7 @@ def test_templates_reach_nothing_else() -> None:
         "{{}}",
         "{chunk_index!r}",
     ):
-        assert _filled(template, values) is None
+        assert _lerobot_meta._filled(template, values) is None
 
 
 def absurd(shape: Any) -> Callable[[Path], None]:
