@@ -23,7 +23,6 @@ _CODECS = (
     ("AV1 decoder", "r", ("libdav1d",), True),
     ("HEVC decoder", "r", ("hevc",), True),
     ("VP9 decoder", "r", ("vp9",), True),
-    ("FFV1 decoder", "r", ("ffv1",), False),
     ("H.264 encoder", "w", ("libx264",), True),
     ("H.264 RGB encoder", "w", ("libx264rgb",), True),
     ("AV1 encoder", "w", ("libsvtav1",), True),

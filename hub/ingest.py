@@ -174,8 +174,7 @@ class _Run:
         if key not in self.open:
             if len(self.open) >= _OPEN_SEGMENTS:
                 self._finish(next(iter(self.open)))
-            folder = self.staging / uuid.uuid4().hex
-            self.open[key] = SegmentWriter(folder, episode, self.options, self.pool, self.known)
+            self.open[key] = self._begin(episode)
         segment = self.open[key]
         segment.add(episode, self.progress)
         self.done.add(episode.id)
@@ -183,6 +182,14 @@ class _Run:
         full = len(segment.headers) >= self.options.segment_episodes
         if full or segment.written_bytes >= self.options.segment_bytes:
             self._finish(key)
+
+    def _begin(self, episode: Episode) -> SegmentWriter:
+        folder = self.staging / uuid.uuid4().hex
+        try:
+            return SegmentWriter(folder, episode, self.options, self.pool, self.known)
+        except BaseException:
+            disk.remove_tree(folder)
+            raise
 
     def _finish(self, key: str) -> None:
         segment = self.open[key]
