@@ -20,6 +20,7 @@ from ..schemas import Array, FormatError, StreamSpec, Times
 from . import _parquet as parquet
 from ._lerobot_meta import Table
 from ._mp4 import Mp4Video
+from .base import version_of
 
 # Added to every dataset by LeRobot (DEFAULT_FEATURES in src/lerobot/datasets/utils.py).
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -46,11 +47,7 @@ class Book:
 
 def book_of(path: Path) -> Book:
     """Return the bookkeeping of a data file, read once per version of the file while few are in use."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
-    return _cached_book(path, found.st_size, found.st_mtime_ns, found.st_ino)
+    return _cached_book(*version_of(path))
 
 
 @lru_cache(maxsize=2)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas import Array, FormatError, Packet, Times, VideoFormat
+from .base import version_of
 
 if TYPE_CHECKING:
     import av
@@ -429,11 +430,7 @@ def _video_of(container: av.container.InputContainer, path: Path) -> av.VideoStr
 
 
 def _index_of(path: Path) -> _Index:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
-    return _cached_index(path, found.st_size, found.st_mtime_ns, found.st_ino)
+    return _cached_index(*version_of(path))
 
 
 @lru_cache(maxsize=16)

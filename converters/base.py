@@ -94,15 +94,31 @@ def source_file(path: Path, root: Path, role: str = "recording") -> SourceFile:
     The whole file is read, once per process and version of it. Its absolute path is not recorded, since
     that tells about the machine and its user.
     """
-    found = path.stat()
+    version = version_of(path)
     uri = path.relative_to(root).as_posix() if path != root else path.name
-    digest = _sha256(str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ino)
-    return SourceFile(uri=uri, size=found.st_size, sha256=digest, role=role)
+    return SourceFile(uri=uri, size=version[1], sha256=_sha256(*version), role=role)
+
+
+def version_of(path: Path) -> tuple[Path, int, int, int]:
+    """Return what tells one version of a file from another: its path, size, time of change and inode.
+
+    Whatever is read of a file once and kept is kept under this.
+
+    Raises
+    ------
+    FormatError
+        If there is no such file, or it may not be looked at.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
+    return path, found.st_size, found.st_mtime_ns, found.st_ino
 
 
 @lru_cache(maxsize=4096)
-def _sha256(path: str, _size: int, _mtime_ns: int, _inode: int) -> str:
-    with open(path, "rb") as file:  # noqa: PTH123 - file_digest wants a plain file
+def _sha256(path: Path, _size: int, _mtime_ns: int, _inode: int) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
