@@ -16,7 +16,7 @@ PROFILES = ("auto", "train", "stream", "archive", "lossless", "source")
 Verbs = Callable[..., argparse.ArgumentParser]
 
 _EPILOG = """\
-Stores are folders or URLs (s3://, gs://, https://, hf://); sources are recordings on this machine.
+Stores are folders or URLs (s3://, https://); sources are recordings on this machine.
 SRC#EPISODE is one episode of either: its id, the beginning of it, or its number counted from 0.
 Exit codes: 0 done, 1 told why not, 2 misused. With --json, stdout is one JSON document.
 """
