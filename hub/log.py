@@ -102,7 +102,7 @@ class Withdraw:
 class Replace:
     """Segments leave and others come, in one step: compaction, cutting, purging.
 
-    Episodes that come again keep their place in the order; those that do not are live no more.
+    Episodes that come again keep their place in the order and their rights; the others are live no more.
     """
 
     remove: tuple[SegmentId, ...]

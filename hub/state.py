@@ -151,7 +151,8 @@ class _Replay:
             self._demand(free, f"episode {episode} is there already")
             self.withdrawn.pop(episode, None)
             self.episodes[episode] = Where(add.segment, row)
-            self.rights[episode] = add.rights
+            # Laying an episode anew never changes its rights, least of all to looser ones.
+            self.rights.setdefault(episode, add.rights)
             self.contents.setdefault(add.contents[episode], episode)
 
     def _withdraw(self, operation: Withdraw) -> None:

@@ -355,7 +355,6 @@ class Log(RuleBasedStateMachine):
         for segment in chosen:
             del self.segments[segment]
         self.segments[add.segment] = dict(add.episodes)
-        self.rights.update(dict.fromkeys(names, OPEN))
 
     @invariant()
     def every_reader_sees_the_model(self) -> None:

@@ -212,3 +212,17 @@ def test_compaction_leaves_withdrawn_episodes_out_for_good(tmp_path: Path) -> No
     assert [p.is_dir() for p in tmp_path.glob("s/segments/*")].count(True) == 1
     np.testing.assert_array_equal(store.episode(kept.id).streams["observation.images.top"].values(), before)
     assert (store.verify(decode=True).damage, len(store)) == ((), 2)
+
+
+def test_compaction_never_changes_rights(tmp_path: Path) -> None:
+    store = create_store(tmp_path / "s")
+    sources = [make(seed=s, steps=5, cameras=(), depth=False) for s in range(6)]
+    # Two segments that both hold episodes of two rights records, and a dead row in the first.
+    for batch in (sources[:3], sources[3:]):
+        store.write(batch, WriteOptions(workers=2))
+    store.set_rights(GATED, [sources[0].id, sources[3].id])
+    store.catalog.commit(lambda _: [Withdraw(episodes=(sources[1].id,), ground="consent")], author="test")
+    before = dict(store.refresh().state.rights)
+    assert len({str(record) for record in before.values()}) == 2
+    assert store.compact().removed
+    assert dict(open_store(store.url).state.rights) == before
