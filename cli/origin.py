@@ -140,10 +140,10 @@ def converter_of(text: str, args: argparse.Namespace) -> Converter:
             if path.is_dir():
                 error.add_note(f"name the recordings in it, such as {text}/*")
             raise
-    return with_options(converter, _asked(args))
+    return with_options(converter, asked_of(args))
 
 
-def _asked(args: argparse.Namespace) -> dict[str, Any]:
+def asked_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of a converter that were asked for: texts to parse, or values."""
     asked: dict[str, Any] = {}
     for pair in args.option:

@@ -16,7 +16,7 @@ PROFILES = ("auto", "train", "stream", "archive", "lossless", "source")
 Verbs = Callable[..., argparse.ArgumentParser]
 
 _EPILOG = """\
-Stores are folders or URLs (s3://, https://); sources are recordings on this machine.
+Stores are folders or URLs (s3://, https://); sources are recordings, here or behind a URL.
 SRC#EPISODE is one episode of either: its id, the beginning of it, or its number counted from 0.
 Exit codes: 0 done, 1 told why not, 2 misused. With --json, stdout is one JSON document.
 """
@@ -127,9 +127,14 @@ def _convert(add: Verbs) -> None:
     verb = add(
         "convert",
         "verbs_convert:convert",
-        "bring recordings into a store: all of them in one commit, or none",
+        "bring recordings into a store, in one commit; a bad one is left out and told",
     )
-    verb.add_argument("src", metavar="SRC", nargs="+", help="files or folders of recordings")
+    verb.add_argument(
+        "src",
+        metavar="SRC",
+        nargs="+",
+        help="recordings: files, folders, folders of them, patterns, URLs (s3://, hf://, https://)",
+    )
     verb.add_argument("store", metavar="STORE", help="folder or URL of the store; made if there is none")
     verb.add_argument(
         "--rights", metavar="FILE", help="rights.toml that holds for all of them; else they stay closed"
@@ -148,7 +153,15 @@ def _convert(add: Verbs) -> None:
         help="PSNR that lossy profiles aim at, in dB (37)",
     )
     verb.add_argument("--transcode", action="store_true", help="encode anew also what comes encoded")
-    verb.add_argument("--workers", metavar="N", type=_natural, help="encoding threads (one per core)")
+    verb.add_argument("--workers", metavar="N", type=_natural, help="cores to work on (all)")
+    verb.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="work on the Dask cluster of this scheduler, such as tcp://host:8786",
+    )
+    verb.add_argument(
+        "--strict", action="store_true", help="one bad recording ends it all; else the rest goes on"
+    )
     verb.add_argument(
         "--dry-run", action="store_true", help="read the headers, tell what would be done, write nothing"
     )

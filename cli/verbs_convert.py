@@ -4,95 +4,66 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shlex
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ..converters.base import Converter
 from ..hub import WriteOptions, create_store, open_store
-from ..schemas import Episode, Rights, SchemaError, StoreError
+from ..hub.fleet import cluster_size, crew_of, ingest
+from ..schemas import Episode, StoreError, UnknownFormatError
 from .about import standing, summary
-from .origin import converter_of, is_store
-from .output import amount, facts, heading, line, megabytes, report, table
-from .progress import progress
+from .intake import Recorded, recordings
+from .origin import is_store
+from .output import amount, error_document, facts, heading, line, megabytes, report, table
+from .progress import crowd
 from .verbs_read import show_episodes
 from .verbs_rights import read_rights, show_standing
 
 if TYPE_CHECKING:
-    from ..hub.ingest import WriteReport
+    from ..hub.fleet import Crew, FleetReport
+    from ..hub.jobs import Seen
     from ..hub.store import Store
-
-
-@dataclasses.dataclass(slots=True)
-class Intake:
-    """The episodes of several recordings as one sequence, and notes of what was seen of them.
-
-    Attributes
-    ----------
-    sources
-        Recordings with their converters, in the order in which they were named.
-    rights
-        What holds for all of them; None: what their headers say.
-    """
-
-    sources: Sequence[tuple[str, Converter]]
-    rights: Rights | None = None
-    counts: Counter[str] = dataclasses.field(default_factory=Counter)
-    files: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
-    warnings: Counter[str] = dataclasses.field(default_factory=Counter)
-    encoded: set[str] = dataclasses.field(default_factory=set)
-    samples: int = 0
-    current: str = ""
-
-    def __iter__(self) -> Iterator[Episode]:
-        """Yield the episodes, headers only."""
-        for source, converter in self.sources:
-            self.current = source
-            for found in converter.episodes(Path(source)):
-                self._note(found)
-                yield found if self.rights is None else dataclasses.replace(found, rights=self.rights)
-
-    def _note(self, episode: Episode) -> None:
-        self.counts[self.current] += 1
-        self.files[episode.id] = {file.sha256: file.size for file in episode.provenance.sources}
-        self.warnings.update(episode.provenance.warnings)
-        self.encoded.update(name for name, stream in episode.streams.items() if stream.packets)
-        self.samples += sum(stream.length for stream in episode.streams.values())
-
-    def bytes_of(self, ids: Sequence[str]) -> int:
-        """Return the size of the source files of these episodes, each file counted once."""
-        files: dict[str, int] = {}
-        for id in ids:
-            files |= self.files.get(id, {})
-        return sum(files.values())
-
-    def documents(self) -> list[dict[str, Any]]:
-        """Return the recordings, each with its format and how many episodes it gave."""
-        return [
-            {"source": source, "format": converter.format.name, "episodes": self.counts[source]}
-            for source, converter in self.sources
-        ]
 
 
 def convert(args: argparse.Namespace) -> int:
     """Bring recordings into a store, in one commit."""
-    intake = Intake(
-        [(source, converter_of(source, args)) for source in args.src],
-        read_rights(args.rights) if args.rights else None,
+    found = recordings(args, read_rights(args.rights) if args.rights else None)
+    if args.dry_run:
+        document = _dry_run(args.store, found)
+        report(document, _show_dry_run, as_json=args.json)
+        return 0
+    options = WriteOptions(
+        profile=args.video, quality_db=args.quality, transcode=args.transcode, workers=args.workers
     )
-    document = _dry_run(args.store, intake) if args.dry_run else _write(args, intake)
-    report(document, _show_dry_run if args.dry_run else show_summary, as_json=args.json)
-    return 0
+    document = write_all(
+        args.store, found, options, author=args.author, strict=args.strict, dask=args.dask or ""
+    )
+    report(document, show_summary, as_json=args.json)
+    return 1 if document["quarantined"] else 0
 
 
-def _dry_run(url: str, intake: Intake) -> dict[str, Any]:
+def _dry_run(url: str, found: Sequence[Recorded]) -> dict[str, Any]:
     there = set(open_store(url).ids) if is_store(url) else set()
-    found = [{**summary(n, e), "there_already": e.id in there} for n, e in enumerate(intake)]
-    return {"store": url, "dry_run": True, "sources": intake.documents(), "episodes": found}
+    episodes: list[Episode] = []
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, recorded in enumerate(found):
+            try:
+                met = list(recorded.episodes(Path(scratch, str(number))))
+            except UnknownFormatError:
+                if not recorded.optional:
+                    raise
+                continue
+            counts[recorded.name] = len(met)
+            episodes += met
+    told = [{**summary(n, e), "there_already": e.id in there} for n, e in enumerate(episodes)]
+    sources = [{"source": name, "episodes": count} for name, count in counts.items()]
+    return {"store": url, "dry_run": True, "sources": sources, "episodes": told}
 
 
 def _show_dry_run(document: dict[str, Any]) -> None:
@@ -102,31 +73,43 @@ def _show_dry_run(document: dict[str, Any]) -> None:
     line(f"nothing was written; {there} of {amount(len(document['episodes']), 'episode')} are there already")
 
 
-def _write(args: argparse.Namespace, intake: Intake) -> dict[str, Any]:
-    options = WriteOptions(
-        profile=args.video, quality_db=args.quality, transcode=args.transcode, workers=args.workers
-    )
-    return write_all(args.store, intake, options, author=args.author)
-
-
-def write_all(url: str, intake: Intake, options: WriteOptions, *, author: str = "") -> dict[str, Any]:
+def write_all(
+    url: str,
+    found: Sequence[Recorded],
+    options: WriteOptions,
+    *,
+    author: str = "",
+    strict: bool = False,
+    dask: str = "",
+) -> dict[str, Any]:
     """Write recordings into a store, which is made if there is none, and return the summary.
 
     Raises
     ------
     TeleopenError
-        If a source is bad; the store is then as it was, and none was made for a bad first one.
+        If storage fails, or a source is bad and is the only one, or ``strict``; the store is then as it was,
+        and none was made for a bad first source.
     """
-    episodes = iter(intake)
-    try:
-        first = list(islice(episodes, 1))
-        store = _store_at(url, author)
-        with progress("convert", unit="samples", total=lambda: intake.samples) as note:
-            done = store.write(chain(first, episodes), options, author=author, progress=note)
-    except SchemaError as error:
-        error.add_note(f"the source is {intake.current}")
-        raise
-    return _summary(store, intake, done, transcode=options.transcode)
+    crew, workers = _crew(len(found), options, dask)
+    if workers > 1:
+        # Side by side, each encodes with its share of the cores.
+        options = dataclasses.replace(options, workers=max(1, (os.cpu_count() or 1) // workers))
+    if not is_store(url) and (strict or len(found) == 1) and "://" not in found[0].name:
+        next(found[0].episodes(Path()), None)
+    store = _store_at(url, author)
+    with crowd(len(found)) as watch:
+        done = ingest(
+            store, found, options, crew=crew, workers=workers, strict=strict, author=author, watch=watch
+        )
+    return _summary(store, found, done, transcode=options.transcode)
+
+
+def _crew(sources: int, options: WriteOptions, dask: str) -> tuple[Crew | None, int]:
+    """Return who does the work: processes only where there is enough of it for each."""
+    if dask:
+        return crew_of(0, dask), cluster_size(dask)
+    workers = options.workers or os.cpu_count() or 1
+    return (crew_of(workers), workers) if sources >= 2 * workers > 2 else (None, 1)
 
 
 def _store_at(url: str, author: str) -> Store:
@@ -139,26 +122,51 @@ def _store_at(url: str, author: str) -> Store:
     return create_store(url, author=author)
 
 
-def _summary(store: Store, intake: Intake, done: WriteReport, *, transcode: bool) -> dict[str, Any]:
-    stored = [store.state.segments[segment] for segment in done.segments]
-    seen = [id for id in dict.fromkeys((*done.added, *done.skipped)) if id in store.state.episodes]
+def _summary(
+    store: Store, found: Sequence[Recorded], done: FleetReport, *, transcode: bool
+) -> dict[str, Any]:
+    written = done.written
+    stored = [store.state.segments[segment] for segment in written.segments]
+    seen = [id for id in dict.fromkeys((*written.added, *written.skipped)) if id in store.state.episodes]
+    warnings = sum((Counter(s.warnings) for s in done.seen), Counter[str]())
+    taken = frozenset[str]() if transcode else frozenset(name for s in done.seen for name in s.encoded)
+    held = {s.recording: s for s in done.seen}
     return {
         "store": store.url,
-        "version": done.version,
+        "version": written.version,
         "dry_run": False,
-        "sources": intake.documents(),
-        "added": list(done.added),
-        "resumed": list(done.resumed),
-        "already_there": list(done.skipped),
-        "withdrawn": list(done.withdrawn),
-        "segments": list(done.segments),
-        "source_bytes": intake.bytes_of(done.added),
+        "sources": [
+            {"source": r.name, "format": held[r.name].format, "episodes": len(held[r.name].episodes)}
+            for r in found
+            if r.name in held and held[r.name].format
+        ],
+        "not_read": [r.name for r in found if r.name in held and not held[r.name].format],
+        "quarantined": [
+            {"source": f.recording, "episode": f.episode, "error": error_document(f.error)["error"]}
+            for f in done.failures
+        ],
+        "workers_lost": done.lost,
+        "added": list(written.added),
+        "resumed": list(written.resumed),
+        "already_there": list(written.skipped),
+        "withdrawn": list(written.withdrawn),
+        "segments": list(written.segments),
+        "source_bytes": _source_bytes(done.seen, written.added),
         "stored_bytes": sum(file.size for add in stored for file in add.files.values()),
-        "cameras": _cameras(store, done.added, frozenset() if transcode else intake.encoded),
-        "warnings": [{"text": text, "episodes": count} for text, count in intake.warnings.items()],
+        "cameras": _cameras(store, written.added, taken),
+        "warnings": [{"text": text, "episodes": count} for text, count in warnings.items()],
         "rights": standing(store, seen),
         "next": _next_steps(store.url, seen),
     }
+
+
+def _source_bytes(seen: Sequence[Seen], ids: Sequence[str]) -> int:
+    """Return the size of the source files of these episodes, each file counted once."""
+    by_episode = {id: files for s in seen for id, files in s.files.items()}
+    files: dict[str, int] = {}
+    for id in ids:
+        files |= by_episode.get(id, {})
+    return sum(files.values())
 
 
 def _cameras(store: Store, ids: Sequence[str], taken: Collection[str]) -> list[dict[str, Any]]:
@@ -221,6 +229,13 @@ def show_summary(document: dict[str, Any]) -> None:
             ("resumed", f"{resumed} of them, staged by a run that was killed" if resumed else None),
             ("already there", amount(there, "episode") if there else None),
             ("withdrawn", f"{amount(withdrawn, 'episode')}, which stay out" if withdrawn else None),
+            ("left out", _left_out(document["quarantined"])),
+            ("not read", f"{amount(len(document['not_read']), 'file')} that no converter knows")
+            if document["not_read"]
+            else ("not read", None),
+            ("workers", f"lost {document['workers_lost']} times; their work was done again")
+            if document["workers_lost"]
+            else ("workers", None),
             ("segments", len(document["segments"]) or None),
             ("size", size and size + (f": {source / stored:.1f} to 1" if stored else "")),
         ]
@@ -246,12 +261,23 @@ def show_summary(document: dict[str, Any]) -> None:
         for warning in document["warnings"]:
             count = f" ({amount(warning['episodes'], 'episode')})" if warning["episodes"] > 1 else ""
             line(f"- {warning['text']}{count}")
+    if document["quarantined"]:
+        heading("left out")
+        for left in document["quarantined"]:
+            line(f"- {left['source']}: {left['error']['message']}")
     heading("rights")
     show_standing(document["rights"], brief=True)
     if document["next"]:
         heading("next")
         for step in document["next"]:
             line(f"  {step}")
+
+
+def _left_out(quarantined: Sequence[Mapping[str, Any]]) -> str | None:
+    whole = sum(not left["episode"] for left in quarantined)
+    told = [amount(len(quarantined) - whole, "episode")] if len(quarantined) > whole else []
+    told += [f"what follows the fault in {amount(whole, 'recording')}"] if whole else []
+    return " and ".join(told) or None
 
 
 def _decibel(value: float | None) -> str:

@@ -13,8 +13,9 @@ from ..hub import WriteOptions, open_store
 from ..hub.verify import verify
 from ..schemas import StoreError
 from ..viewer.sheet import sheet
+from .intake import Recorded
 from .output import amount, heading, line, megabytes, report
-from .verbs_convert import Intake, show_summary, write_all
+from .verbs_convert import show_summary, write_all
 
 SAMPLE = "mobile_aloha.hdf5"
 
@@ -28,7 +29,8 @@ def demo(args: argparse.Namespace) -> int:
         raise StoreError(args.dir, f"cannot be made: {error.strerror}") from error
     url = str(folder / "store")
     with as_file(files(__package__).joinpath("sample", SAMPLE)) as sample:
-        converted = write_all(url, Intake([(str(sample), converter_for(sample))]), WriteOptions())
+        recorded = Recorded(name=str(sample), converter=converter_for(sample))
+        converted = write_all(url, [recorded], WriteOptions())
     store = open_store(url)
     checked = verify(store.storage)
     picture = folder / "episode.png"

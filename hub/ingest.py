@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -65,24 +66,23 @@ def write(
     """Write episodes into a store, with one commit at the end. See `Store.write`."""
     state = catalog.load()
     with session(storage) as (staging, name):
-        run = _Run(staging, name, options, progress)
+        run = Run(staging, name, options, progress)
         skipped, withdrawn = [], []
         try:
             run.take_up(storage, state)
             for episode in episodes:
-                if episode.id in state.episodes or episode.id in run.done:
+                fate = run.meet(episode, state)
+                if fate == "skipped":
                     skipped.append(episode.id)
-                elif episode.id in state.withdrawn:
+                elif fate == "withdrawn":
                     withdrawn.append(episode.id)
-                elif not run.claim(episode):
-                    run.add(check(episode))
             adds = run.finish()
         except BaseException:
             run.abort()
             raise
         finally:
             run.close()
-        adds, doubled = _publish(storage, catalog, staging, adds, author)
+        adds, doubled = land(storage, catalog, staging, adds, author)
         run.forget()
     added = [e for add in adds for e in add.episodes]
     return WriteReport(
@@ -95,7 +95,7 @@ def write(
     )
 
 
-def _publish(
+def land(
     storage: Storage, catalog: Catalog, staging: Path, adds: list[Add], author: str
 ) -> tuple[list[Add], list[str]]:
     """Move finished segments into place and commit them; return what was added, and what others had."""
@@ -105,19 +105,26 @@ def _publish(
     landed: list[Add] = []
 
     def build(state: State) -> list[Operation]:
-        landed[:] = [kept for add in adds if (kept := _still_new(add, state)).episodes]
+        landed[:] = _new_ones(adds, state)
         return list(landed)
 
     if adds:
         catalog.commit(build, author=author)
-    there = {e for add in landed for e in add.episodes}
-    return landed, [e for add in adds for e in add.episodes if e not in there]
+    new = Counter(e for add in landed for e in add.episodes)
+    doubled = Counter(e for add in adds for e in add.episodes) - new
+    return landed, list(doubled.elements())
 
 
-def _still_new(add: Add, state: State) -> Add:
-    """Return the addition without the episodes that another writer committed meanwhile."""
-    rows = {e: r for e, r in add.episodes.items() if e not in state.episodes and e not in state.withdrawn}
-    return replace(add, episodes=rows, contents={e: add.contents[e] for e in rows})
+def _new_ones(adds: Iterable[Add], state: State) -> list[Add]:
+    """Return the additions without the episodes that were committed meanwhile, or come twice."""
+    there = {*state.episodes, *state.withdrawn}
+    kept = []
+    for add in adds:
+        rows = {e: row for e, row in add.episodes.items() if e not in there}
+        there |= rows.keys()
+        if rows:
+            kept.append(replace(add, episodes=rows, contents={e: add.contents[e] for e in rows}))
+    return kept
 
 
 @dataclass(slots=True)
@@ -129,13 +136,26 @@ class _Orphan:
     claimed: dict[str, Episode] = field(default_factory=dict)
 
 
-class _Run:
-    """The open and the finished segments of one write."""
+class Run:
+    """The open and the finished segments of one write, or of one job of a large one.
 
-    def __init__(self, staging: Path, session: str, options: WriteOptions, progress: Progress) -> None:
+    Parameters
+    ----------
+    session
+        Whose work the segments are until they are committed; see `session`.
+    job
+        Which part of that session's work this is.
+    """
+
+    def __init__(
+        self, staging: Path, session: str, options: WriteOptions, progress: Progress, *, job: int = 0
+    ) -> None:
         self.staging, self.session, self.options, self.progress = staging, session, options, progress
+        self.job = job
         self.pool = ThreadPoolExecutor(options.workers or os.cpu_count() or 1, "encode")
         self.open: dict[str, SegmentWriter] = {}
+        self.members: dict[str, list[Episode]] = {}
+        self.most = options.segment_episodes
         self.adds: list[Add] = []
         self.known: dict[str, Encoding] = {}
         self.done: set[str] = set()
@@ -143,12 +163,29 @@ class _Run:
         self._headers: dict[str, str] = {}
         self._orphans: dict[str, _Orphan] = {}
 
-    def take_up(self, storage: Storage, state: State) -> None:
-        """Look for segments that a dead process had finished and not committed."""
+    def take_up(self, storage: Storage, state: State, *, again: bool = False) -> None:
+        """Look for segments that a dead process had finished and not committed.
+
+        Parameters
+        ----------
+        again
+            This job was begun before, by a worker of this session that was lost: also take up its segments.
+        """
+        mine = (self.session, self.job) if again else None
         for path in sorted(self.staging.glob("*.staged.json")):
-            orphan = staged(storage, self.staging, path, self.options)
+            orphan = staged(storage, self.staging, path, self.options, mine)
             if orphan and not any(e in state.episodes or e in state.withdrawn for e in orphan.add.episodes):
                 self._orphans.update(dict.fromkeys(orphan.add.episodes, orphan))
+
+    def meet(self, episode: Episode, state: State) -> str:
+        """Write an episode unless that is not needed; tell which: added, skipped, withdrawn."""
+        if episode.id in state.episodes or episode.id in self.done:
+            return "skipped"
+        if episode.id in state.withdrawn:
+            return "withdrawn"
+        if not self.claim(episode):
+            self.add(check(episode))
+        return "added"
 
     def claim(self, episode: Episode) -> bool:
         """Tell whether an orphan holds just this episode, header for header, and note that it is wanted."""
@@ -170,18 +207,40 @@ class _Run:
                     self.add(episode)
 
     def add(self, episode: Episode) -> None:
+        """Write an episode into the segment of its kind.
+
+        Raises
+        ------
+        TeleopenError
+            If the source is bad or storage fails. What was written of its segment is lost: abort, or
+            `restore` the episodes that shared it.
+        """
         key = signature(episode, self.options)
         if key not in self.open:
             if len(self.open) >= _OPEN_SEGMENTS:
                 self._finish(next(iter(self.open)))
             self.open[key] = self._begin(episode)
+            self.members[key] = []
         segment = self.open[key]
         segment.add(episode, self.progress)
+        self.members[key].append(episode)
         self.done.add(episode.id)
         self._headers[episode.id] = header_digest(episode)
-        full = len(segment.headers) >= self.options.segment_episodes
-        if full or segment.written_bytes >= self.options.segment_bytes:
+        if len(segment.headers) >= self.most or segment.written_bytes >= self.options.segment_bytes:
             self._finish(key)
+
+    def restore(self, episode: Episode) -> None:
+        """Write anew the episodes that shared a segment with one that failed halfway, without it.
+
+        Segments get smaller with each failure, so that what is written twice stays little.
+        """
+        key = signature(episode, self.options)
+        self.most = max(1, self.most // 2)
+        segment = self.open.pop(key, None)
+        if segment is not None:
+            segment.abort()
+        for member in self.members.pop(key, []):
+            self.add(member)
 
     def _begin(self, episode: Episode) -> SegmentWriter:
         folder = self.staging / uuid.uuid4().hex
@@ -194,12 +253,13 @@ class _Run:
     def _finish(self, key: str) -> None:
         segment = self.open[key]
         add = segment.finish()
-        del self.open[key]
+        del self.open[key], self.members[key]
         note = {
             "add": operation_document(add),
             "headers": {e: self._headers[e] for e in add.episodes},
             "options": options_digest(self.options),
             "session": self.session,
+            "job": self.job,
         }
         disk.write(self.staging / f"{add.segment}.staged.json", [canonical(note)])
         disk.sync_folder(self.staging)
@@ -219,7 +279,7 @@ class _Run:
             except StoreError:
                 # What stopped the write may stop the cleaning too; `gc` collects what stays.
                 continue
-        self.open = {}
+        self.open, self.members = {}, {}
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
@@ -241,16 +301,24 @@ def header_digest(episode: Episode) -> str:
     return hashlib.sha256(canonical(to_document(episode))).hexdigest()
 
 
-def staged(storage: Storage, staging: Path, note: Path, options: WriteOptions) -> _Orphan | None:
-    """Return the finished segment that a note tells of, if it is whole, written alike and nobody's now."""
+def staged(
+    storage: Storage, staging: Path, note: Path, options: WriteOptions, mine: tuple[str, int] | None = None
+) -> _Orphan | None:
+    """Return the finished segment that a note tells of, if it is whole, written alike and nobody's now.
+
+    Parameters
+    ----------
+    mine
+        The session and job whose segments are nobody's although the session lives.
+    """
     try:
         document: Mapping[str, Any] = strict_json(note.read_bytes())
         add = parse_operation(document["add"], note.name)
-        headers, owner = dict(document["headers"]), document["session"]
+        headers, owner = dict(document["headers"]), (document["session"], document["job"])
         same = document["options"] == options_digest(options)
     except (OSError, ValueError, KeyError, TypeError, TeleopenError):
         return None  # a note that was cut off by the crash: `gc` collects it
-    if not same or not isinstance(add, Add) or is_alive(staging, owner):
+    if not same or not isinstance(add, Add) or (owner != mine and is_alive(staging, owner[0])):
         return None
     # The crash may have come before or after the segment was moved into place.
     for folder in (staging / add.segment, storage.local(f"segments/{add.segment}")):

@@ -275,12 +275,56 @@ def test_the_video_profile_is_told(tmp_path: Path, video: str, ask: Ask) -> None
 def test_a_bad_source_leaves_the_store_as_it_was(store: str, tmp_path: Path, run: Run, ask: Ask) -> None:
     good, bad = recording(tmp_path / "good.made", 7), recording(tmp_path / "bad.made", 8, 9, broken=9)
     before = bytes_below(Path(store))
-    code, out, err = run("convert", good, bad, store)
+    code, out, err = run("convert", good, bad, store, "--strict")
     assert (code, out) == (1, "")
     assert err == f"teleopen: error: {bad} [frame 5]: the picture is cut off\n"
     assert bytes_below(Path(store)) == before
-    told = ask("convert", good, bad, store, code=1)["error"]
+    told = ask("convert", good, bad, store, "--strict", code=1)["error"]
     assert (told["kind"], told["path"], told["where"]) == ("format", bad, "frame 5")
+    assert ask("convert", bad, store, "--option", "parts=9", "--strict", code=1)["error"] == told
+
+
+def test_a_bad_source_is_left_out_and_told_while_the_rest_goes_on(tmp_path: Path, run: Run, ask: Ask) -> None:
+    store, sources = str(tmp_path / "store"), [recording(tmp_path / "good.made", 7)]
+    sources += [recording(tmp_path / "bad.made", 8, 9, 10, broken=9), recording(tmp_path / "last.made", 11)]
+    done = ask("convert", *sources, store, code=1)
+    (left,) = done["quarantined"]
+    assert (left["source"], left["error"]["where"]) == (sources[1], "frame 5")
+    assert left["episode"] not in done["added"]
+    assert len(done["added"]) == 4
+    assert run("verify", store)[0] == 0
+    code, out, _ = run("convert", *sources, store)
+    assert code == 1
+    assert "left out       1 episode" in out
+    assert "the picture is cut off" in out
+
+
+def test_a_folder_is_gone_through_for_recordings(tmp_path: Path, ask: Ask, run: Run) -> None:
+    below = tmp_path / "takes" / "monday"
+    below.mkdir(parents=True)
+    sources = [recording(below / "a.made", 1), recording(below.parent / "b.made", 2)]
+    (below / "notes.txt").write_text("fine weather")
+    done = ask("convert", str(tmp_path / "takes"), str(tmp_path / "store"))
+    assert sorted(s["source"] for s in done["sources"]) == sorted(sources)
+    globbed = ask("convert", str(tmp_path / "takes" / "**" / "*.made"), str(tmp_path / "store"))
+    assert sorted(globbed["already_there"]) == sorted(done["added"])
+    code, _, err = run("convert", str(tmp_path / "takes" / "*.h5"), str(tmp_path / "store"))
+    assert code == 1
+    assert "nothing there fits" in err
+
+
+def test_a_recording_is_fetched_from_a_url(tmp_path: Path, ask: Ask) -> None:
+    import fsspec
+
+    there = fsspec.filesystem("memory")
+    local = recording(tmp_path / "a.made", 5)
+    there.pipe_file("/lab/takes/a.made", Path(local).read_bytes())
+    for store, url in enumerate(("memory://lab/takes/a.made", "memory://lab/takes/*.made")):
+        done = ask("convert", url, local, str(tmp_path / f"store{store}"))
+        assert len(done["added"]) == 1
+        assert len(done["already_there"]) == 1
+    told = ask("convert", "memory://lab/none.made", str(tmp_path / "other"), code=1)["error"]
+    assert told["kind"] == "not-found"
 
 
 def test_an_unclaimed_source_is_told_before_anything_is_written(tmp_path: Path, run: Run) -> None:
