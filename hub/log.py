@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated
@@ -25,7 +25,7 @@ from ..schemas import (
     strict_json,
     to_document,
 )
-from ..schemas.episode import Bound, Count, Digest
+from ..schemas.episode import Bound, ClockName, Count, Digest
 from .storage import Storage, safe_key
 from .version import TOOL
 
@@ -72,6 +72,9 @@ class Add:
         Id of each episode and the SHA-256 of its content.
     rights
         The record that all of them have at first.
+    lengths
+        Samples on each clock, by row, so that windows can be drawn before any segment is opened. Stores
+        that were written before this was told have none.
     """
 
     segment: SegmentId
@@ -79,6 +82,7 @@ class Add:
     episodes: Mapping[EpisodeId, Count]
     contents: Mapping[EpisodeId, Digest]
     rights: Mapping[str, Json]
+    lengths: Mapping[ClockName, tuple[Count, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,9 @@ def _problems(operation: Operation) -> Iterator[Problem]:
             yield Problem("contents", "must tell of the same episodes as `episodes`", "conflict")
         if len(set(operation.episodes.values())) < len(operation.episodes):
             yield Problem("episodes", "two share a row", "conflict")
+        for clock, lengths in operation.lengths.items():
+            if operation.episodes and max(operation.episodes.values()) >= len(lengths):
+                yield Problem(f"lengths.{clock}", "must tell of every row", "conflict")
 
 
 # ---------------------------------------------------------------- sealed documents

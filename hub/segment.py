@@ -125,6 +125,7 @@ class SegmentFolder(ABC):
             episodes={header["id"]: row for row, header in enumerate(self.headers)},
             contents=self.contents,
             rights=self.rights,
+            lengths={clock: tuple(n for _, n in spans) for clock, spans in sorted(self.spans.items())},
         )
 
     def _write(self, name: str, data: bytes) -> None:

@@ -177,6 +177,9 @@ def _table_faults(table: Mapping[str, Sequence[Any]], add: Add) -> Iterator[str]
                 from_document(Episode, strict_json(table["header"][row]))
             except (ValueError, SchemaError) as error:
                 yield f"row {row}: header: {error}"
+    for clock, lengths in add.lengths.items():
+        if list(lengths) != table.get(f"{clock}.length"):
+            yield f"{clock}: lengths differ from the commit log"
 
 
 def _span_faults(array: ArrayReader, spans: Sequence[tuple[int, int]], unit: int) -> Iterator[str]:
