@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import av
 import numpy as np
@@ -84,12 +85,74 @@ def decode_into(
     _check(video, frames, out)
     if not len(frames):
         return
-    gop = unpack(chunk, slots)
     rows: dict[int, list[int]] = {}
     for row, slot in enumerate(frames):
-        rows.setdefault(min(int(slot), gop.n_frames - 1), []).append(row)
+        rows.setdefault(int(slot), []).append(row)
+    scatter(chunk, video, rows, out, slots=slots)
+
+
+def scatter(
+    chunk: bytes | memoryview,
+    video: VideoFormat,
+    wanted: Mapping[int, Sequence[int]],
+    out: Pixels,
+    *,
+    form: Form | None = None,
+    slots: int | None = None,
+) -> None:
+    """Decode frames of one chunk to wherever in a batch they belong, each packet at most once.
+
+    Parameters
+    ----------
+    wanted
+        Rows of ``out`` by slot of the chunk. A slot behind the last frame gives that frame again.
+    out
+        (n, *form.shape) uint8, of which only the rows asked for are written.
+    form
+        What is made of the decoded picture; None: as `decode_into`.
+
+    Raises
+    ------
+    DamageError
+        If the chunk does not give all of these frames; their rows in ``out`` are not to be used then.
+    """
+    gop = unpack(chunk, slots)
+    rows: dict[int, list[int]] = {}
+    for slot, places in wanted.items():
+        rows.setdefault(min(slot, gop.n_frames - 1), []).extend(places)
     for run in runs(gop.packets, rows):
-        _decode(run, video, rows, out)
+        _decode(run, video, rows, out, form)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What is made of a decoded picture, in the same pass as its colours.
+
+    Attributes
+    ----------
+    crop
+        (top, left, height, width) of the part that is wanted, in pixels of the array's sample.
+    size
+        (height, width) that this part is brought to, by averaging where it gets smaller; None: as it is.
+    layout
+        ``hwc`` (H, W, C): RGB or grey. ``yuv420`` (H * 3 / 2, W): the planes as they are coded, Y above U
+        beside V, half as much to move; height and width are even then.
+    channels
+        3 for RGB, 1 for grey.
+    """
+
+    crop: tuple[int, int, int, int]
+    size: tuple[int, int] | None = None
+    layout: Literal["hwc", "yuv420"] = "hwc"
+    channels: int = 3
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one picture."""
+        height, width = self.size or self.crop[2:]
+        if self.layout == "yuv420":
+            return height * 3 // 2, width
+        return height, width, self.channels
 
 
 def _check(video: VideoFormat, frames: Sequence[int] | NDArray[np.integer], out: Pixels) -> None:
@@ -158,21 +221,29 @@ class _Pool(threading.local):
 _pool = _Pool()
 
 
-def _decode(run: Sequence[Entry], video: VideoFormat, rows: Mapping[int, list[int]], out: Pixels) -> None:
+def _decode(
+    run: Sequence[Entry], video: VideoFormat, rows: Mapping[int, list[int]], out: Pixels, form: Form | None
+) -> None:
     """Decode one run and write the pictures that have rows."""
     decoder = _pool.take(video)
-    missing = _attempt(decoder, run, rows, out)
+    missing = _attempt(decoder, run, rows, out, form)
     if missing:
         # Without the optional field that tells how far pictures are out of order a decoder finds out on
         # its way, and drops what it then finds to be late.
         decoder = _Decoder(video, _DEEPEST)
-        missing = _attempt(decoder, run, rows, out)
+        missing = _attempt(decoder, run, rows, out, form)
     if missing:
         raise DamageError("", f"slot {min(missing)} of a camera chunk was not decoded")
     _pool.put(decoder)
 
 
-def _attempt(decoder: _Decoder, run: Sequence[Entry], rows: Mapping[int, list[int]], out: Pixels) -> set[int]:
+def _attempt(
+    decoder: _Decoder,
+    run: Sequence[Entry],
+    rows: Mapping[int, list[int]],
+    out: Pixels,
+    form: Form | None,
+) -> set[int]:
     """Return which of the wanted pictures did not come."""
     missing = {entry.pts for entry in run if entry.pts in rows}
     try:
@@ -182,7 +253,10 @@ def _attempt(decoder: _Decoder, run: Sequence[Entry], rows: Mapping[int, list[in
             if pts in missing:
                 missing.remove(pts)
                 first, *more = rows[pts]
-                write_pixels(frame, decoder.video, decoder.scaler, out[first])
+                if form is None:
+                    write_pixels(frame, decoder.video, decoder.scaler, out[first])
+                else:
+                    write_form(frame, decoder.video, decoder.scaler, form, out[first])
                 for row in more:
                     out[row] = out[first]
     except av.FFmpegError as error:
@@ -245,6 +319,83 @@ def _untagged(frame: av.VideoFrame) -> av.VideoFrame:
     for index in range(len(frame.planes)):
         plane_view(plain, index)[...] = plane_view(frame, index)
     return plain
+
+
+def write_form(
+    frame: av.VideoFrame, video: VideoFormat, scaler: VideoReformatter, form: Form, out: Pixels
+) -> None:
+    """Crop, resize and convert a decoded picture into ``out`` of shape ``form.shape``."""
+    if form.layout == "yuv420":
+        _write_planes(frame, video, scaler, form, out)
+        return
+    top, left, height, width = form.crop
+    if form.size is None or form.size == (height, width):
+        whole = np.empty((top + height, left + width, form.channels), np.uint8) if top or left else None
+        write_pixels(frame, video, scaler, out if whole is None else whole)
+        if whole is not None:
+            out[...] = whole[top:, left:]
+        return
+    small = _scaled(frame, video, scaler, form, "gray" if form.channels == 1 else "rgb24")
+    pixels = plane_view(small, 0, form.channels)
+    y, x = _corner(form)
+    out[...] = pixels[y : y + form.size[0], x : x + form.size[1]]
+
+
+def _corner(form: Form) -> tuple[int, int]:
+    """Return where the crop begins in the picture that is resized as a whole."""
+    top, left, height, width = form.crop
+    size = form.size or (height, width)
+    return round(top * size[0] / height), round(left * size[1] / width)
+
+
+def _scaled(
+    frame: av.VideoFrame, video: VideoFormat, scaler: VideoReformatter, form: Form, pixel_format: str
+) -> av.VideoFrame:
+    """Return the whole picture at the scale that brings the crop to its size."""
+    size = form.size or form.crop[2:]
+    height = max(size[0] + _corner(form)[0], round(video.height * size[0] / form.crop[2]))
+    width = max(size[1] + _corner(form)[1], round(video.width * size[1] / form.crop[3]))
+    if pixel_format == "yuv420p":
+        height, width = height + height % 2, width + width % 2
+    coloured = {} if video.matrix == "rgb" else _colours(video, keep=pixel_format == "yuv420p")
+    return scaler.reformat(
+        _untagged(frame) if video.range == "limited" else frame,
+        width=width,
+        height=height,
+        format=pixel_format,
+        interpolation=Interpolation.AREA,
+        threads=1,
+        **coloured,
+    )
+
+
+def _colours(video: VideoFormat, *, keep: bool) -> dict[str, Any]:
+    """Return what swscale is told of the colours: as they are, or of full range."""
+    matrix, range_ = MATRICES[video.matrix], RANGES[video.range]
+    return {
+        "src_colorspace": matrix,
+        "dst_colorspace": matrix,
+        "src_color_range": range_,
+        "dst_color_range": range_ if keep else ColorRange.JPEG,
+    }
+
+
+def _write_planes(
+    frame: av.VideoFrame, video: VideoFormat, scaler: VideoReformatter, form: Form, out: Pixels
+) -> None:
+    """Put the planes one below the other: Y (H, W), then U and V (H / 2, W / 2) side by side."""
+    if not video.pixel_format.startswith("yuv"):
+        raise ValueError(f"planes of 4:2:0 are asked for, and the camera is stored as {video.pixel_format}")
+    height, width = form.size or form.crop[2:]
+    top, left = form.crop[:2] if form.size is None else _corner(form)
+    if any(n % 2 for n in (height, width, top, left)):
+        raise ValueError("planes of 4:2:0 have even sizes and begin at even pixels")
+    same = form.size is None and video.pixel_format == "yuv420p"
+    picture = frame if same else _scaled(frame, video, scaler, form, "yuv420p")
+    out[:height] = plane_view(picture, 0)[top : top + height, left : left + width, 0]
+    half = (slice(top // 2, (top + height) // 2), slice(left // 2, (left + width) // 2))
+    out[height:, : width // 2] = plane_view(picture, 1)[(*half, 0)]
+    out[height:, width // 2 :] = plane_view(picture, 2)[(*half, 0)]
 
 
 def plane_view(frame: av.VideoFrame, index: int, channels: int = 1) -> Pixels:

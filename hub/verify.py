@@ -185,9 +185,9 @@ def _table_faults(table: Mapping[str, Sequence[Any]], add: Add) -> Iterator[str]
 def _span_faults(array: ArrayReader, spans: Sequence[tuple[int, int]], unit: int) -> Iterator[str]:
     end = 0
     for row, (start, length) in enumerate(spans):
-        if start % unit or start < end or start + length > array.slots:
+        if start != -(-end // unit) * unit or start + length > array.slots:
             yield f"row {row}: slots [{start}, {start + length}) are out of place"
-            continue
+            return
         end = start + length
         if array.layout.storing == "rows":
             array.rows(start, start + 1)

@@ -1,0 +1,146 @@
+"""A dataset: the episodes of one or more stores, narrowed to those that are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...schemas import Episode, NotFoundError
+from ..store import Store, open_store
+from .shelf import Place, Shelf
+from .wants import Offsets, Want, WindowError, wants_of
+from .windows import Windows
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Episodes to train on. Make one with `open_dataset`.
+
+    Attributes
+    ----------
+    places
+        The episodes, by number; what a batch calls ``episode`` counts them.
+    weights
+        How likely each store is to be drawn from, where windows are drawn with replacement.
+    """
+
+    shelf: Shelf
+    places: Sequence[Place]
+    weights: Mapping[int, float] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of episodes."""
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Yield the episodes, headers only."""
+        return (self.episode(number) for number in range(len(self)))
+
+    def episode(self, number: int) -> Episode:
+        """Return an episode, its streams lazy."""
+        place = self.places[number]
+        return self.shelf.stores[place.store].episode(place.id)
+
+    def filter(self, keep: Callable[[Episode], bool]) -> Dataset:
+        """Return the dataset of the episodes for whose header this holds. Reads every header once."""
+        kept = [place for number, place in enumerate(self.places) if keep(self.episode(number))]
+        return replace(self, places=kept)
+
+    def subset(self, numbers: Sequence[int] | NDArray[np.integer]) -> Dataset:
+        """Return the dataset of some of the episodes, by number."""
+        return replace(self, places=[self.places[int(n)] for n in numbers])
+
+    def split(self, parts: Mapping[str, float], *, seed: int = 0) -> dict[str, Dataset]:
+        """Return disjoint parts, such as ``{"train": 0.9, "test": 0.1}``, by the ids of the episodes.
+
+        An episode stays in its part when others are added, since only its id and the seed decide.
+        """
+        import hashlib
+
+        ends = np.cumsum(list(parts.values()))
+        if not np.isclose(ends[-1], 1.0):
+            raise WindowError(f"the parts add up to {ends[-1]}, not to 1")
+        drawn: dict[str, list[Place]] = {name: [] for name in parts}
+        names = list(parts)
+        for place in self.places:
+            digest = hashlib.sha256(f"{seed}/{place.id}".encode()).digest()
+            at = int.from_bytes(digest[:8], "big") / 2.0**64
+            drawn[names[min(int(np.searchsorted(ends, at, side="right")), len(names) - 1)]].append(place)
+        return {name: replace(self, places=places) for name, places in drawn.items()}
+
+    def windows(
+        self,
+        wants: Mapping[str, Offsets | Want],
+        *,
+        rate_hz: float | None = None,
+        clock: str | None = None,
+    ) -> Windows:
+        """Return the windows around every step of every episode.
+
+        Parameters
+        ----------
+        wants
+            For each stream the steps (whole numbers) or seconds (others) around the anchor, or a `Want`.
+        rate_hz
+            Anchors and steps are at this rate; None: they are those of ``clock``.
+        clock
+            Whose steps are the anchors; None: that of the first stream.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no episode, or no such stream.
+        WindowError
+            If this cannot be drawn, such as pictures by linear interpolation.
+        """
+        asked = wants_of(wants)
+        if not self.places:
+            raise NotFoundError("there is no episode to draw windows from")
+        if rate_hz is not None and not 0 < rate_hz < 1e6:
+            raise WindowError(f"rate_hz is {rate_hz}")
+        specs = self.shelf.open(self.places[0].segment).specs
+        for name, want in asked.items():
+            if name not in specs:
+                raise NotFoundError(f"there is no stream {name!r}; there are {', '.join(sorted(specs))}")
+            if want.align in {"linear", "slerp"} and specs[name].np_dtype.kind != "f":
+                raise WindowError(f"{name}: {want.align} is for streams of real numbers")
+            if want.align == "slerp" and specs[name].shape[-1:] != (4,):
+                raise WindowError(f"{name}: slerp is for quaternions, and this is {specs[name].shape}")
+        return Windows(
+            self.shelf,
+            self.places,
+            asked,
+            clock or specs[next(iter(asked))].clock,
+            rate_hz,
+            self._shares(),
+        )
+
+    def _shares(self) -> NDArray[np.float64] | None:
+        if self.weights is None:
+            return None
+        return np.array([self.weights[place.store] for place in self.places], np.float64)
+
+
+def open_dataset(stores: str | Path | Store | Sequence[str | Path | Store] | Mapping[str, float]) -> Dataset:
+    """Open one or more stores as one dataset.
+
+    Parameters
+    ----------
+    stores
+        Paths, URLs (``https://``, ``s3://``, ``hf://datasets/org/name@commit``) or opened stores; a mapping
+        gives each a weight: the share of the windows that is drawn from it, with `Replaced`.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or it is of a newer format.
+    """
+    given: list[Any] = [stores] if isinstance(stores, str | Path | Store) else list(stores)
+    shelf = Shelf([s if isinstance(s, Store) else open_store(s) for s in given])
+    weights = dict(enumerate(stores.values())) if isinstance(stores, Mapping) else None
+    return Dataset(shelf, shelf.places(), weights)

@@ -1,0 +1,367 @@
+"""Windows of aligned samples: planned for a whole batch, then read with each camera chunk met once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...schemas import Array, NotFoundError, StreamSpec
+from ..decode import Form
+from .align import between, chosen
+from .order import Indices, Order, Permuted, Space
+from .read import Chunks, Fetched, Job
+from .shelf import Place, Segment, Shelf
+from .wants import Want, WindowError
+
+if TYPE_CHECKING:
+    from .loader import Loader
+
+Batch = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Picked:
+    """Which samples of one stream a window takes: index from the episode's start, padding, and part."""
+
+    index: Indices
+    pad: NDArray[np.bool_]
+    part: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows over the episodes of a dataset. Make them with `Dataset.windows`.
+
+    A window is a mapping: each wanted stream under its name, (K, *sample), K samples in the order they were
+    asked for; ``<stream>.pad`` (K,), True where the episode has no such sample and the nearest stands in;
+    ``episode``, the number of the episode in the dataset; ``step``, the anchor; ``time_ns``, its time since
+    the episode's start. A batch has one axis more in front. No window reaches into another episode.
+
+    Attributes
+    ----------
+    clock
+        Whose steps are the anchors.
+    rate_hz
+        Anchors and steps are at this rate instead; None: they are the clock's own.
+    shares
+        (E,) which share of the windows the store of each episode gets, with `Replaced`.
+    """
+
+    shelf: Shelf
+    places: Sequence[Place]
+    wants: Mapping[str, Want]
+    clock: str
+    rate_hz: float | None = None
+    shares: NDArray[np.float64] | None = None
+    _chunks: Chunks = field(default_factory=Chunks, repr=False)
+
+    @cached_property
+    def space(self) -> Space:
+        """The anchors of each episode, from which orders draw."""
+        lengths = self._anchors()
+        chunks = [v.layout.chunk for v in self._cameras()]
+        return Space(lengths, max(chunks, default=32), self._weights(lengths))
+
+    def _weights(self, lengths: Indices) -> NDArray[np.float64] | None:
+        """Return how likely each anchor of an episode is, so that each store gets its share."""
+        if self.shares is None:
+            return None
+        stores = np.array([place.store for place in self.places])
+        anchors = np.bincount(stores, lengths)
+        found: NDArray[np.float64] = self.shares / anchors[stores]
+        return found
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return int(self.space.lengths.sum())
+
+    def __getitem__(self, index: int) -> Batch:
+        """Return one window, counted through all episodes."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there are {len(self)} windows, and number {index} is asked for")
+        episode = int(np.searchsorted(self.space.ends(), index % len(self), side="right"))
+        before = int(self.space.ends()[episode - 1]) if episode else 0
+        batch = self.batch([episode], [index % len(self) - before])
+        return {name: values[0] for name, values in batch.items()}
+
+    def batch(
+        self,
+        episodes: Sequence[int] | Indices,
+        anchors: Sequence[int] | Indices,
+        *,
+        pool: Executor | None = None,
+    ) -> Batch:
+        """Return the windows at these anchors of these episodes as one batch.
+
+        Parameters
+        ----------
+        pool
+            Decodes the camera chunks side by side.
+
+        Raises
+        ------
+        DamageError
+            If a chunk that is needed is damaged or missing.
+        StoreError
+            If the storage failed, also after trying again.
+        """
+        plan = self.plan(episodes, anchors)
+        return plan.read(plan.fetch(), pool)
+
+    def loader(
+        self,
+        batch_size: int,
+        order: Order | None = None,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        drop_last: bool = False,
+        threads: int | None = None,
+        skip_damage: bool = False,
+    ) -> Loader:
+        """Return what iterates over batches; see `Loader` and `Schedule`. ``order`` is `Permuted` if None."""
+        from .loader import Loader, Schedule
+
+        schedule = Schedule(
+            windows=self,
+            order=order or Permuted(),
+            batch_size=batch_size,
+            rank=rank,
+            ranks=ranks,
+            drop_last=drop_last,
+        )
+        return Loader(schedule, threads, skip_damage)
+
+    def plan(self, episodes: Sequence[int] | Indices, anchors: Sequence[int] | Indices) -> Plan:
+        """Return what it takes to read a batch. Reads nothing but times, where clocks differ."""
+        rows = [self._row(int(e), int(a)) for e, a in zip(episodes, anchors, strict=True)]
+        return Plan(self, rows)
+
+    # ------------------------------------------------------------ anchors
+
+    def _anchors(self) -> Indices:
+        """Return the number of anchors of each episode."""
+        told: dict[int, NDArray[np.int64]] = {}
+        found = np.empty(len(self.places), np.int64)
+        for at, place in enumerate(self.places):
+            if place.segment not in told:
+                told[place.segment] = self.shelf.lengths(place.segment, self.clock)
+            found[at] = told[place.segment][place.row]
+        if self.rate_hz is not None:
+            for at, place in enumerate(self.places):
+                found[at] = self._ticks(place, int(found[at]))
+        if (found < 1).any():
+            raise WindowError("there are episodes without a sample on the clock of the anchors")
+        return found
+
+    def _ticks(self, place: Place, length: int) -> int:
+        segment = self.shelf.open(place.segment)
+        start = int(segment.starts[self.clock][place.row])
+        times = segment.arrays[f"timestamp.{self.clock}"]
+        first, last = (int(times.rows(at, at + 1)[0]) for at in (start, start + length - 1))
+        return int((last - first) * self._rate() / 1e9) + 1
+
+    def _rate(self) -> float:
+        return self.rate_hz or 0.0
+
+    def _cameras(self) -> list[Any]:
+        segment = self.shelf.open(self.places[0].segment) if self.places else None
+        names = [n for n in self.wants if segment and n in segment.specs]
+        return [segment.arrays[n] for n in names if segment and segment.specs[n].kind == "video"]
+
+    # ------------------------------------------------------------ one window
+
+    def _row(self, episode: int, anchor: int) -> Row:
+        place = self.places[episode]
+        segment = self.shelf.open(place.segment)
+        times = _Times(segment, place.row)
+        length = int(segment.lengths[self.clock][place.row])
+        now = None if self.rate_hz is None else self._tick_time(times, anchor)
+        picked = {
+            name: self._picked(name, want, times, anchor, length, now) for name, want in self.wants.items()
+        }
+        time = times.at(self.clock, np.array([min(anchor, length - 1)]))[0] if now is None else now
+        return Row(episode=episode, anchor=anchor, time_ns=int(time), place=place, picked=picked)
+
+    def _tick_time(self, times: _Times, anchor: int) -> int:
+        return int(times.of(self.clock)[0]) + round(anchor * 1e9 / self._rate())
+
+    def _picked(
+        self, name: str, want: Want, times: _Times, anchor: int, length: int, now: int | None
+    ) -> _Picked:
+        clock = times.segment.specs[name].clock if name in times.segment.specs else None
+        if clock is None:
+            there = ", ".join(sorted(times.segment.specs))
+            raise NotFoundError(f"an episode has no stream {name!r}; it has {there}")
+        if want.steps and clock == self.clock and self.rate_hz is None:
+            index = anchor + np.array(want.steps, np.int64)
+            inside = np.clip(index, 0, length - 1)
+            return _Picked(index=inside, pad=index != inside)
+        wanted = self._wanted_times(want, times, anchor, length, now)
+        tolerance = None if want.tolerance_s is None else round(want.tolerance_s * 1e9)
+        index, pad, part = chosen(times.of(clock), wanted, want.align, tolerance)
+        return _Picked(index=index, pad=pad, part=part if part.any() else None)
+
+    def _wanted_times(
+        self, want: Want, times: _Times, anchor: int, length: int, now: int | None
+    ) -> NDArray[np.int64]:
+        if want.seconds:
+            zero = int(times.of(self.clock)[anchor]) if now is None else now
+            return zero + np.rint(np.array(want.seconds) * 1e9).astype(np.int64)
+        if now is not None:
+            return now + np.rint(np.array(want.steps) * (1e9 / self._rate())).astype(np.int64)
+        # Steps of the anchors' clock; those outside of the episode lie where its rate would put them.
+        own, index = times.of(self.clock), anchor + np.array(want.steps, np.int64)
+        step = float(np.median(np.diff(own))) if length > 1 else 0.0
+        inside = np.clip(index, 0, length - 1)
+        found: NDArray[np.int64] = own[inside] + np.rint((index - inside) * step).astype(np.int64)
+        return found
+
+
+@dataclass(slots=True)
+class _Times:
+    """The times of one episode's clocks, each read once."""
+
+    segment: Segment
+    row: int
+    _known: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    def of(self, clock: str) -> NDArray[np.int64]:
+        if clock not in self._known:
+            start = int(self.segment.starts[clock][self.row])
+            length = int(self.segment.lengths[clock][self.row])
+            self._known[clock] = self.segment.arrays[f"timestamp.{clock}"].rows(start, start + length)
+        return self._known[clock]
+
+    def at(self, clock: str, index: Indices) -> NDArray[np.int64]:
+        """Return some times, without reading the others."""
+        if clock in self._known:
+            return self._known[clock][index]
+        start = int(self.segment.starts[clock][self.row]) + int(index[0])
+        found: NDArray[np.int64] = self.segment.arrays[f"timestamp.{clock}"].rows(start, start + 1)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One window of a batch, planned."""
+
+    episode: int
+    anchor: int
+    time_ns: int
+    place: Place
+    picked: Mapping[str, _Picked]
+
+
+class Plan:
+    """What it takes to read a batch: known before any of it is read, so that it can be fetched ahead."""
+
+    def __init__(self, windows: Windows, rows: Sequence[Row]) -> None:
+        self.windows, self.rows = windows, rows
+        self.jobs: dict[str, list[Job]] = {}
+        self.forms: dict[str, tuple[StreamSpec, Form | None]] = {}
+        for name, want in windows.wants.items():
+            self._plan_stream(name, want)
+
+    def _plan_stream(self, name: str, want: Want) -> None:
+        shelf = self.windows.shelf
+        segments = {row.place.segment: shelf.open(row.place.segment) for row in self.rows}
+        spec = next(iter(segments.values())).specs[name]
+        if spec.kind == "low_dim":
+            self.forms[name] = (spec, None)
+            return
+        form = form_of(spec, want) if spec.kind == "video" else None
+        self.forms[name] = (spec, form)
+        jobs: dict[tuple[int, int], Job] = {}
+        for at, row in enumerate(self.rows):
+            reader = segments[row.place.segment].arrays[name]
+            start = int(segments[row.place.segment].starts[spec.clock][row.place.row])
+            for k, index in enumerate(row.picked[name].index):
+                chunk, slot = divmod(start + int(index), reader.layout.chunk)
+                job = jobs.setdefault((row.place.segment, chunk), Job(reader, chunk, form))
+                job.rows.setdefault(slot, []).append(at * want.count + k)
+        self.jobs[name] = list(jobs.values())
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of the pictures of the batch."""
+        return sum(
+            len(self.rows) * self.windows.wants[name].count * int(np.prod(form.shape if form else spec.shape))
+            for name, (spec, form) in self.forms.items()
+            if spec.kind != "low_dim"
+        )
+
+    def fetch(self) -> Fetched:
+        """Read the camera and depth chunks of the batch, in as few requests as there are chunks."""
+        jobs = [job for jobs in self.jobs.values() for job in jobs]
+        return self.windows._chunks.fetch(jobs)  # noqa: SLF001 - one module in two files
+
+    def read(self, fetched: Fetched, pool: Executor | None = None) -> Batch:
+        """Decode what was fetched, read the rest, and return the batch."""
+        batch: Batch = {
+            "episode": np.array([row.episode for row in self.rows], np.int64),
+            "step": np.array([row.anchor for row in self.rows], np.int64),
+            "time_ns": np.array([row.time_ns for row in self.rows], np.int64),
+        }
+        work: list[tuple[Job, Array]] = []
+        for name, want in self.windows.wants.items():
+            spec, form = self.forms[name]
+            if spec.kind == "low_dim":
+                batch[name] = self._low_dim(name, want, spec)
+            else:
+                shape = form.shape if form else spec.shape
+                out = np.empty((len(self.rows) * want.count, *shape), spec.np_dtype)
+                work += [(job, out) for job in self.jobs[name]]
+                pictures = out.reshape(len(self.rows), want.count, *shape)
+                # Channels first is another way to look at the same memory, which most models prefer so.
+                chw = form is not None and want.layout == "chw"
+                batch[name] = pictures.transpose(0, 1, 4, 2, 3) if chw else pictures
+            batch[f"{name}.pad"] = np.stack([row.picked[name].pad for row in self.rows])
+        fetched.decode(work, pool)
+        for name, want in self.windows.wants.items():
+            if want.dtype == "float32" and self.forms[name][0].kind == "video":
+                batch[name] = batch[name].astype(np.float32) * np.float32(1 / 255)
+        return batch
+
+    def _low_dim(self, name: str, want: Want, spec: StreamSpec) -> Array:
+        out = np.empty((len(self.rows), want.count, *spec.shape), spec.np_dtype)
+        for at, row in enumerate(self.rows):
+            segment = self.windows.shelf.open(row.place.segment)
+            start = int(segment.starts[segment.specs[name].clock][row.place.row])
+            picked = row.picked[name]
+            first, last = int(picked.index.min()), int(picked.index.max())
+            more = int(picked.part is not None)
+            stop = min(last + 1 + more, int(segment.lengths[segment.specs[name].clock][row.place.row]))
+            values = segment.arrays[name].rows(start + first, start + stop)
+            if picked.part is None:
+                out[at] = values[picked.index - first]
+            else:
+                left = picked.index - first
+                right = np.minimum(left + 1, len(values) - 1)
+                spherical = want.align == "slerp"
+                ends = (values[side].astype(np.float64) for side in (left, right))
+                out[at] = between(*ends, picked.part, spherical=spherical)
+        return out
+
+
+def form_of(spec: StreamSpec, want: Want) -> Form:
+    """Return what is made of a camera's pictures.
+
+    Raises
+    ------
+    WindowError
+        If the crop does not lie in the picture.
+    """
+    height, width, channels = spec.shape
+    crop = want.crop or (0, 0, height, width)
+    top, left, tall, wide = crop
+    if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
+        raise WindowError(f"{spec.name}: {crop} does not lie in a picture of {height} × {width}")
+    layout: Literal["hwc", "yuv420"] = "yuv420" if want.layout == "yuv420" else "hwc"
+    return Form(crop=crop, size=want.size, layout=layout, channels=channels)
