@@ -40,7 +40,7 @@ OPTIONAL = {
 HEAVY = {"PIL", "av", "h5py", "huggingface_hub", "pyarrow", "zarr"}
 
 # The only files that may import these at the top, since they are nothing without them.
-ONLY_HOME = {"torch": "hub/torch.py", "rerun": "viewer/rerun.py"}
+ONLY_HOME = {"torch": "hub/train/torch.py", "rerun": "viewer/rerun.py"}
 
 
 def files_of(room: str) -> Iterator[Path]:

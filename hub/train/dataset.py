@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...schemas import Episode, NotFoundError
+from ...schemas import Array, Episode, NotFoundError
 from ..store import Store, open_store
 from .shelf import Place, Shelf
+from .statistics import QUANTILES, Statistics, statistics_of
 from .wants import Offsets, Want, WindowError, wants_of
 from .windows import Windows
+
+_BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +123,34 @@ class Dataset:
             rate_hz,
             self._shares(),
         )
+
+    def statistics(self, stream: str, shares: Sequence[float] = QUANTILES) -> Statistics:
+        """Return extremes, moments and exact quantiles of each axis of a low-dimensional stream.
+
+        Reads the stream up to five times, a bounded block at a time.
+
+        Raises
+        ------
+        NotFoundError
+            If an episode has no such stream.
+        WindowError
+            If it is not low-dimensional, its shape differs between episodes, or nothing of it is finite.
+        """
+        specs = [self.shelf.open(n).specs.get(stream) for n in {place.segment for place in self.places}]
+        shapes = {spec.shape for spec in specs if spec is not None}
+        if None in specs or not specs:
+            raise NotFoundError(f"there are episodes without a stream {stream!r}")
+        if len(shapes) > 1 or any(spec.kind != "low_dim" for spec in specs if spec is not None):
+            raise WindowError(f"{stream}: statistics are of low-dimensional streams of one shape")
+        axes = int(np.prod(next(iter(shapes)), dtype=np.int64))
+        return statistics_of(partial(self._blocks, stream), axes, shares=shares)
+
+    def _blocks(self, stream: str) -> Iterator[Array]:
+        for place in self.places:
+            segment = self.shelf.open(place.segment)
+            clock = segment.specs[stream].clock
+            start, length = (int(of[clock][place.row]) for of in (segment.starts, segment.lengths))
+            yield from segment.arrays[stream].blocks(start, start + length, _BLOCK_BYTES)
 
     def _shares(self) -> NDArray[np.float64] | None:
         if self.weights is None:

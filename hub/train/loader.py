@@ -127,6 +127,11 @@ class Loader:
         """Return the number of batches of a whole epoch."""
         return len(self.schedule)
 
+    def within(self, windows: Windows, *, threads: int) -> Loader:
+        """Return a loader that is where this one is, for another process."""
+        schedule = replace(self.schedule, windows=windows)
+        return Loader(schedule, threads, self.skip_damage, self.epoch, self.progress)
+
     def state_dict(self) -> dict[str, Any]:
         """Return where the loader is, as plain numbers: any number of workers can go on from there."""
         return {"epoch": self.epoch, **self.progress.to_state()}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...schemas import Array, NotFoundError, StreamSpec
 from ..decode import Form
 from .align import between, chosen
-from .order import Indices, Order, Permuted, Space
+from .order import Indices, Order, Permuted, Sequential, Space
 from .read import Chunks, Fetched, Job
 from .shelf import Place, Segment, Shelf
 from .wants import Want, WindowError
@@ -83,12 +83,21 @@ class Windows:
 
     def __getitem__(self, index: int) -> Batch:
         """Return one window, counted through all episodes."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"there are {len(self)} windows, and number {index} is asked for")
-        episode = int(np.searchsorted(self.space.ends(), index % len(self), side="right"))
-        before = int(self.space.ends()[episode - 1]) if episode else 0
-        batch = self.batch([episode], [index % len(self) - before])
+        batch = self.batch(*self.located([index]))
         return {name: values[0] for name, values in batch.items()}
+
+    def located(self, indices: Sequence[int] | Indices) -> tuple[Indices, Indices]:
+        """Return episode and anchor of windows that are counted through all episodes.
+
+        Raises
+        ------
+        IndexError
+            If there are not so many.
+        """
+        asked, total = np.asarray(indices, np.int64), len(self)
+        if ((asked < -total) | (asked >= total)).any():
+            raise IndexError(f"there are {total} windows, and other numbers are asked for")
+        return Sequential().draw(asked % total, 0, self.space)
 
     def batch(
         self,
