@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...schemas import Array, Episode, NotFoundError
+from ..cache import Cache, CachedStorage
+from ..catalog import Catalog
 from ..store import Store, open_store
 from .shelf import Place, Shelf
 from .statistics import QUANTILES, Statistics, statistics_of
@@ -158,7 +160,11 @@ class Dataset:
         return np.array([self.weights[place.store] for place in self.places], np.float64)
 
 
-def open_dataset(stores: str | Path | Store | Sequence[str | Path | Store] | Mapping[str, float]) -> Dataset:
+def open_dataset(
+    stores: str | Path | Store | Sequence[str | Path | Store] | Mapping[str, float],
+    *,
+    cache: Cache | None = None,
+) -> Dataset:
     """Open one or more stores as one dataset.
 
     Parameters
@@ -166,6 +172,8 @@ def open_dataset(stores: str | Path | Store | Sequence[str | Path | Store] | Map
     stores
         Paths, URLs (``https://``, ``s3://``, ``hf://datasets/org/name@commit``) or opened stores; a mapping
         gives each a weight: the share of the windows that is drawn from it, with `Replaced`.
+    cache
+        Keeps what is read of remote stores on this machine's disk.
 
     Raises
     ------
@@ -173,6 +181,13 @@ def open_dataset(stores: str | Path | Store | Sequence[str | Path | Store] | Map
         If there is no store, or it is of a newer format.
     """
     given: list[Any] = [stores] if isinstance(stores, str | Path | Store) else list(stores)
-    shelf = Shelf([s if isinstance(s, Store) else open_store(s) for s in given])
+    shelf = Shelf([_cached(s if isinstance(s, Store) else open_store(s), cache) for s in given])
     weights = dict(enumerate(stores.values())) if isinstance(stores, Mapping) else None
     return Dataset(shelf, shelf.places(), weights)
+
+
+def _cached(store: Store, cache: Cache | None) -> Store:
+    if cache is None or store.storage.local("segments") is not None:
+        return store
+    storage = CachedStorage(store.storage, cache)
+    return Store(storage, Catalog(storage), store.state)
