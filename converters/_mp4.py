@@ -310,16 +310,16 @@ class _BitstreamForm:
     def of(self, raw: bytes, *, key: bool) -> av.Packet[Any]:
         """Return the packet in its bitstream form; ValueError or FFmpegError if it is malformed."""
         if self._codec == "av1":
-            return _padded(self._obus(raw, key=key))
+            return padded(self._obus(raw, key=key))
         if self._filter is None:
-            return _padded(raw)
-        filtered = self._filter.filter(_padded(raw))
+            return padded(raw)
+        filtered = self._filter.filter(padded(raw))
         if len(filtered) != 1:
             raise ValueError("the packet is empty")
         # The filter puts parameter sets in front of IDR pictures only. A key frame may also be an open
         # group's intra picture, which x264 marks as a place to start from.
         if key and self._codec == "h264" and not _has_sps(bytes(filtered[0])):
-            return _padded(self._setup + bytes(filtered[0]))
+            return padded(self._setup + bytes(filtered[0]))
         return filtered[0]
 
     def _obus(self, raw: bytes, *, key: bool) -> bytes:
@@ -331,7 +331,7 @@ class _BitstreamForm:
         return data
 
 
-def _padded(raw: bytes) -> av.Packet[Any]:
+def padded(raw: bytes) -> av.Packet[Any]:
     """Return a packet with the zeros behind its data that decoders rely on: they read up to 64 bytes ahead.
 
     ``av.Packet(raw)`` would point to the bytes as they lie in memory, with whatever comes after them.
@@ -457,7 +457,7 @@ def _read_index(
     width, height = context.width, context.height
     if not 0 < width * height <= MAX_PIXELS or context.pix_fmt is None:
         raise FormatError(str(path), "moov", f"pictures of {width}x{height} {context.pix_fmt} are not read")
-    matrix, full_range, attributes = _colours(path, context, context.pix_fmt)
+    matrix, full_range, attributes = colours(path, context, context.pix_fmt)
     packets = _read_packets(path, size, container.demux(stream))
     # At the end of a file that was cut between two packets, the demuxer just stops.
     if len(packets) < len(stream.index_entries):
@@ -542,7 +542,7 @@ def _ranks(path: Path, packets: Array) -> tuple[NDArray[np.int64], NDArray[np.in
     return rank, order[first : last + 1]
 
 
-def _colours(
+def colours(
     path: Path, context: av.VideoCodecContext, pixel_format: str
 ) -> tuple[Matrix, bool, dict[str, Any]]:
     """Return the matrix, whether the range is full, and what of that is assumed."""

@@ -26,6 +26,8 @@ OPTIONAL = {
     "distributed",
     "gcsfs",
     "imagecodecs",
+    "jax",
+    "lz4",
     "mcap",
     "mcap_ros2",
     "moto",
@@ -34,6 +36,8 @@ OPTIONAL = {
     "s3fs",
     "tensorflow",
     "torch",
+    "yaml",
+    "zstandard",
 }
 
 # Always there, but slow to load: `teleopen --help` must not wait for them.

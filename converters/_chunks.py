@@ -1,0 +1,291 @@
+"""The containers of messages: what they have in common, and chunks that are decompressed with care.
+
+A container is read once from front to back to be indexed; after that, messages are fetched by their place.
+Decompressed chunks are kept as long as there is room, since neighbours in time lie in one chunk.
+"""
+
+from __future__ import annotations
+
+import bz2
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol, Self
+
+from ..schemas import FormatError, Json
+from ._messages import Counts
+from .base import Format, need, version_of
+
+MAX_CHUNK = 1 << 28
+"""Most bytes of a decompressed chunk, and of a message. Writers cut chunks at about 1 MiB."""
+
+MAX_IN_CHUNK = 1_000_000
+"""Most messages of a chunk."""
+
+_MAX_RATIO = 256
+_FREE_BYTES = 1 << 28
+_KEPT_BYTES = 96 << 20
+_MAX_WINDOW = 1 << 27
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Where messages of one form come from.
+
+    Attributes
+    ----------
+    encoding
+        Of the messages: ``ros1``, ``cdr``, ``protobuf``, ``json`` or another word.
+    language
+        Of the schema: ``ros1msg``, ``ros2msg``, ``ros2idl``, ``protobuf``, ``jsonschema`` or another word.
+    about
+        What else the container tells of the channel.
+    """
+
+    topic: str
+    type: str
+    encoding: str
+    language: str = ""
+    schema: bytes = b""
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """A run of messages that were read together, in file order.
+
+    Attributes
+    ----------
+    data
+        Bytes that hold all of their payloads.
+    channel, place, start, size, log, publish
+        (n,) int64 of each message: its channel, the place by which it is fetched later, where its payload
+        lies in ``data``, and its stamps in nanoseconds.
+    stored
+        Bytes to fetch, where messages are compressed by themselves; else their size.
+    """
+
+    number: int
+    data: bytes
+    channel: Counts
+    place: Counts
+    start: Counts
+    size: Counts
+    log: Counts
+    publish: Counts
+    stored: Counts | None = None
+
+
+@dataclass(slots=True)
+class Facts:
+    """What a container tells besides messages.
+
+    Attributes
+    ----------
+    header
+        Members of the container's own header and metadata, by their names: they are kept as they are.
+    losses
+        What is not kept, and why.
+    announced
+        How many messages of each topic the container says it holds, where it does.
+    """
+
+    header: dict[str, Json] = field(default_factory=dict)
+    losses: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    announced: dict[str, int] = field(default_factory=dict)
+
+
+class Container(Protocol):
+    """A file, or files, of messages. Holds nothing open between calls."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files it consists of, its message files first."""
+        ...
+
+    def units(self, channels: dict[int, Channel], facts: Facts) -> Iterator[Unit]:
+        """Yield all messages in file order; channels and facts are told before they are needed.
+
+        Raises
+        ------
+        FormatError
+            If the container is damaged or lies.
+        """
+        ...
+
+    def payloads(self, places: Iterable[tuple[int, int, int]]) -> Iterator[bytes]:
+        """Yield the messages of these units, places and sizes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A stretch of a file that holds messages, as it is stored."""
+
+    path: Path
+    offset: int
+    stored: int
+    size: int
+    compression: str
+    crc: int = 0
+
+
+class Budget:
+    """Sees to it that a file does not decompress to more than it can hold in good faith."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._left = _FREE_BYTES + _MAX_RATIO * version_of(path)[1]
+
+    def take(self, size: int, where: str) -> None:
+        """Count bytes that are about to be made; `FormatError` if there are too many of them."""
+        self._left -= size
+        if not 0 <= size <= MAX_CHUNK or self._left < 0:
+            raise FormatError(
+                str(self._path),
+                where,
+                f"claims {size:,} bytes: more than a chunk's {MAX_CHUNK:,}, or {_MAX_RATIO} times its file",
+                "Write it again with smaller chunks, if it is sound",
+            )
+
+
+def decompressed(chunk: Chunk, raw: bytes, of: Format) -> bytes:
+    """Return the bytes of a chunk, whose size was judged before. `FormatError` if they are not sound."""
+    where = f"chunk at byte {chunk.offset}"
+    try:
+        data = inflated(raw, chunk.size, chunk.compression, of)
+    except ValueError as error:
+        raise FormatError(str(chunk.path), where, str(error)) from error
+    if chunk.crc and zlib.crc32(data) != chunk.crc:
+        raise FormatError(str(chunk.path), where, "does not match its checksum: the file is damaged")
+    return data
+
+
+def inflated(raw: bytes, size: int, compression: str, of: Format) -> bytes:
+    """Return ``size`` bytes; `ValueError` if there are fewer or more. Makes one byte too many at most."""
+    if compression in {"", "none"}:
+        data = raw
+    elif compression == "zstd":
+        data = _zstd(raw, size, of)
+    elif compression == "lz4":
+        data = _lz4(raw, size, of)
+    elif compression == "bz2":
+        data = _bz2(raw, size)
+    else:
+        raise ValueError(f"is compressed by {compression!r}, which is not known")
+    if len(data) != size:
+        raise ValueError(f"does not decompress to the {size:,} bytes that it claims")
+    return data
+
+
+def zstd_size(raw: bytes, of: Format) -> int:
+    """Return the size that a frame of Zstandard claims; `ValueError` if it is none, or tells no size."""
+    zstandard = need("zstandard", of=of)
+    try:
+        size: int = zstandard.frame_content_size(raw)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"is no Zstandard frame: {error}") from error
+    if size < 0:
+        raise ValueError("is a Zstandard frame that does not tell its size")
+    return size
+
+
+def _zstd(raw: bytes, size: int, of: Format) -> bytes:
+    zstandard = need("zstandard", of=of)
+    try:
+        # The size in a frame's own header is what the library allocates, whatever limit it is given.
+        if zstandard.frame_content_size(raw) not in {-1, size}:
+            raise ValueError(f"is not the {size:,} bytes that it claims, by its Zstandard header")
+        if not size:
+            return b""
+        inflater = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+        data: bytes = inflater.decompress(raw, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"cannot be decompressed: {error}") from error
+    return data
+
+
+def _lz4(raw: bytes, size: int, of: Format) -> bytes:
+    frame = need("lz4.frame", of=of)
+    try:
+        data: bytes = frame.LZ4FrameDecompressor().decompress(raw, max_length=size + 1)
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"cannot be decompressed: {error}") from error
+    return data
+
+
+def _bz2(raw: bytes, size: int) -> bytes:
+    try:
+        return bz2.BZ2Decompressor().decompress(raw, max_length=size + 1)
+    except (OSError, EOFError) as error:
+        raise ValueError(f"cannot be decompressed: {error}") from error
+
+
+def exactly(file: BinaryIO, offset: int, size: int, path: Path) -> bytes:
+    """Return bytes ``[offset, offset + size)`` of a file, or raise `FormatError` if it ends before."""
+    file.seek(offset)
+    raw = file.read(size)
+    if len(raw) != size:
+        raise FormatError(str(path), f"byte {offset}", "is cut off: the file ends here")
+    return raw
+
+
+class ChunkReader:
+    """Reads chunks of files, a few of which are kept decompressed for all who ask next.
+
+    A context: the files that it opened are closed with it.
+    """
+
+    def __init__(self, of: Format) -> None:
+        self._of = of
+        self._files: dict[Path, BinaryIO] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def read(self, chunk: Chunk) -> bytes:
+        """Return the decompressed bytes of a chunk."""
+        key = (version_of(chunk.path), chunk)
+        data = _KEPT.get(key)
+        if data is None:
+            if chunk.path not in self._files:
+                self._files[chunk.path] = chunk.path.open("rb")
+            raw = exactly(self._files[chunk.path], chunk.offset, chunk.stored, chunk.path)
+            data = decompressed(chunk, raw, self._of)
+            _KEPT.put(key, data)
+        return data
+
+
+class _Kept:
+    """Decompressed chunks, the least recently asked for of which make room for others."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes = most, 0
+        self._lock = threading.Lock()
+        self._chunks: OrderedDict[object, bytes] = OrderedDict()
+
+    def get(self, key: object) -> bytes | None:
+        with self._lock:
+            if key in self._chunks:
+                self._chunks.move_to_end(key)
+            return self._chunks.get(key)
+
+    def put(self, key: object, data: bytes) -> None:
+        with self._lock:
+            if key in self._chunks or len(data) > self._most:
+                return
+            self._chunks[key] = data
+            self._bytes += len(data)
+            while self._bytes > self._most:
+                self._bytes -= len(self._chunks.popitem(last=False)[1])
+
+
+_KEPT = _Kept(_KEPT_BYTES)
