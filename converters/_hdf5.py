@@ -8,8 +8,9 @@ Two dangers lie in the payload. The library inflates a gzip chunk into a buffer 
 ends, whatever size the header gives (H5Zdeflate.c); here chunks are inflated by zlib with a limit instead.
 And a chunk that was never written reads as fill values, as if they had been measured; here it is an error.
 
-What is merely of a type that is not read here (references, variable-length rows, compounds) does no harm as
-long as nobody reads it: it is listed with the reason, for the ledger to tell.
+What is merely of a type that is not read here (references, compounds) does no harm as long as nobody reads
+it: it is listed with the reason, for the ledger to tell. Rows of variable length lie in a heap that is read
+without the library (`_hdf5_heap.py`), one row at a time and only if they are bytes or text.
 """
 
 from __future__ import annotations
@@ -22,21 +23,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
 from ..schemas import Array, FormatError, Json, TeleopenError
 from ..schemas.validate import has_controls
+from ._hdf5_filters import checked, unshuffled
+from ._hdf5_headers import stored_attribute
+from ._hdf5_heap import REFERENCE_BYTES, GlobalHeap, references_of, row_sizes
+from ._hdf5_told import MAX_ATTRIBUTE_BYTES, characters_of, told
+from ._hdf5_types import why_unread
 from .base import MAX_EPISODE_BYTES
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 MAX_CHUNK_BYTES = 1 << 28
+MAX_ROW_BYTES = 1 << 26
 MAX_DEPTH = 32
 MAX_OBJECTS = 100_000
 MAX_ATTRIBUTES = 1_000
-MAX_ATTRIBUTE_BYTES = 1 << 20
-MAX_TEXTS = 64
 MAX_NAME = 500
 
 # A chunk that is the worse for its filters is stored with them all the same: deflate adds 5 bytes in 16 kB
@@ -49,6 +54,12 @@ _FILTERS = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32", _L
 # How many bytes one stored byte can become: 258 in 2 bits for deflate (RFC 1951), 264 in 3 bytes for LZF.
 _MOST = {_DEFLATE: 1100, _LZF: 264}
 _LZF_MOST_STORED = 1 << 22
+
+# Bytes of an address and of a length, in files that are not of another age.
+_WIDE = (8, 8)
+
+# References to rows of variable length that are held at a time.
+_REFERENCES = 4_096
 
 # What a dataset may promise beyond what its stored bytes can hold, so that small empty ones do no harm.
 _GRACE = 1 << 20
@@ -74,6 +85,8 @@ class Field:
         Bytes that it takes in the file.
     unread
         Why `Hdf5.rows` does not read it; empty if it does.
+    varying
+        Its rows are bytes or text of any length, and `Hdf5.varying_rows` reads them.
     """
 
     name: str
@@ -83,6 +96,7 @@ class Field:
     filters: tuple[int, ...] = ()
     stored: int = 0
     unread: str = ""
+    varying: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -102,6 +116,8 @@ class Hdf5:
         Every attribute that can be told as JSON, as ``path@name``; ``@name`` for those of the file.
     unread
         Why the others cannot, by the same names.
+    passed_by
+        What was not surveyed, since the caller asked for a part of the file: paths, in the file's order.
     """
 
     path: Path
@@ -109,6 +125,7 @@ class Hdf5:
     fields: Mapping[str, Field]
     attributes: Mapping[str, Json]
     unread: Mapping[str, str]
+    passed_by: tuple[str, ...] = ()
 
     def rows(self, found: Field, start: int, stop: int, rows: int) -> Iterator[Array]:
         """Yield rows ``[start, stop)`` of a dataset, ``rows`` at a time; little endian.
@@ -130,24 +147,72 @@ class Hdf5:
                 block = reader.read(first, min(first + rows, stop))
             yield block
 
+    def varying_rows(self, found: Field, start: int, stop: int, most: int = MAX_ROW_BYTES) -> Iterator[bytes]:
+        """Yield rows ``[start, stop)`` of a dataset of `Field.varying`, one by one, as bytes.
+
+        Holds one row and some thousand references. A row of more than ``most`` bytes is an error, and so
+        are rows that claim more than the file holds.
+        """
+        if self.fields.get(found.name) != found or not found.varying:
+            raise FormatError(str(self.path), found.name, "holds no rows of variable length")
+        stop = min(stop, math.prod(found.shape))
+        with self.path.open("rb") as file:
+            heap = GlobalHeap(file, self.path.stat().st_size)
+            for first in range(start, stop, _REFERENCES):
+                references = self._references(found, file, first, min(first + _REFERENCES, stop))
+                for i, reference in enumerate(references_of(references), first):
+                    with _as_format_error(self.path, f"{found.name}[{i}]"):
+                        row = heap.row(reference, most)
+                    yield row
+
+    def _references(self, found: Field, file: BinaryIO, start: int, stop: int) -> bytes:
+        """Return where rows of variable length lie, as the dataset stores it."""
+        with _as_format_error(self.path, f"{found.name}[{start}]"):
+            if found.chunks:
+                plain = replace(found, dtype=np.dtype((np.void, REFERENCE_BYTES)))
+                return _Rows(self, plain, own=True).read(start, stop).tobytes()
+            file.seek(self.file[found.name].id.get_offset() + start * REFERENCE_BYTES)
+            references = file.read((stop - start) * REFERENCE_BYTES)
+            if len(references) != (stop - start) * REFERENCE_BYTES:
+                raise ValueError("reaches beyond the end of the file")
+            return references
+
     def told(self, found: Field) -> tuple[str, Json]:
         """Return a small dataset of numbers or texts as JSON, or why it cannot be: (why, value)."""
-        if not found.stored or (found.unread and found.filters):
+        doubtful = bool(found.filters) or found.dtype.kind == "O"
+        if not found.stored or (found.unread and doubtful and not found.varying):
             return found.unread or "holds no values", None
         with _as_format_error(self.path, found.name):
             dataset = self.file[found.name]
             size = max(found.nbytes, found.stored)
-            return _told(dataset.id.get_type(), found.shape, size, partial(self._whole, found))
+            return told(dataset.id.get_type(), found.shape, size, partial(self._whole, found))
 
     def _whole(self, found: Field) -> object:
+        if found.varying:
+            texts = self._texts(found)
+            return texts if found.shape else texts[0]
         if found.unread or not found.shape:
             return self.file[found.name][()]
         return next(self.rows(found, 0, found.shape[0], found.shape[0]))
 
+    def _texts(self, found: Field) -> list[bytes]:
+        count = math.prod(found.shape)
+        with self.path.open("rb") as file:
+            size = sum(row_sizes(self._references(found, file, 0, count)))
+        if size > MAX_ATTRIBUTE_BYTES:
+            raise ValueError(f"has {size} bytes, more than {MAX_ATTRIBUTE_BYTES}")
+        return list(self.varying_rows(found, 0, count))
+
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[Hdf5]:
-    """Open a file, survey all of its structure, and close it in the end.
+def open_hdf5(path: Path, only: Callable[[str], bool] | None = None) -> Iterator[Hdf5]:
+    """Open a file, survey its structure, and close it in the end.
+
+    Parameters
+    ----------
+    only
+        Tells of the path of a group or dataset whether it is to be surveyed, for files of so many
+        demonstrations that one is surveyed at a time; what is passed by is neither opened nor known.
 
     Raises
     ------
@@ -161,7 +226,7 @@ def open_hdf5(path: Path) -> Iterator[Hdf5]:
         with path.open("rb") as raw:
             if raw.read(len(MAGIC)) != MAGIC:
                 _refuse(path, "", "is not an HDF5 file")
-        survey = _Survey(path)
+        survey = _Survey(path, only)
         # Whoever can write there could have code loaded into this process.
         while h5py.h5pl.size():
             h5py.h5pl.remove(0)
@@ -171,7 +236,12 @@ def open_hdf5(path: Path) -> Iterator[Hdf5]:
             survey.walk(file, "", (), 0)
             survey.settle_links()
         yield Hdf5(
-            path=path, file=file, fields=survey.fields, attributes=survey.attributes, unread=survey.unread
+            path=path,
+            file=file,
+            fields=survey.fields,
+            attributes=survey.attributes,
+            unread=survey.unread,
+            passed_by=tuple(survey.passed_by),
         )
 
 
@@ -196,9 +266,11 @@ def _as_format_error(path: Path, where: str) -> Iterator[None]:
 class _Survey:
     """One walk over the structure of a file: names, shapes, sizes; no payload."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, only: Callable[[str], bool] | None = None) -> None:
         self.path = path
         self.size = path.stat().st_size
+        self.passed_by: list[str] = []
+        self._only = only
         self.fields: dict[str, Field] = {}
         self.attributes: dict[str, Json] = {}
         self.unread: dict[str, str] = {}
@@ -217,6 +289,11 @@ class _Survey:
             _refuse(self.path, name, f"is nested deeper than {MAX_DEPTH} groups")
         for key in group:
             child = self._named(f"{name}/{key}".lstrip("/"))
+            if len(self.fields) + len(self._names) + len(self.passed_by) > MAX_OBJECTS:
+                _refuse(self.path, child, f"the file holds more than {MAX_OBJECTS} objects")
+            if self._only is not None and not self._only(child):
+                self.passed_by.append(child)
+                continue
             link = group.get(key, getlink=True)
             if isinstance(link, h5py.SoftLink):
                 self._soft[child] = link.path
@@ -235,8 +312,6 @@ class _Survey:
                 self._names[address] = child
                 self._survey_attributes(member, child)
                 self.fields[child] = self._dataset(member, child)
-            if len(self.fields) + len(self._names) > MAX_OBJECTS:
-                _refuse(self.path, child, f"the file holds more than {MAX_OBJECTS} objects")
 
     def settle_links(self) -> None:
         """List soft links as further names of what they lead to, which has to be in the file."""
@@ -244,7 +319,7 @@ class _Survey:
         for name, target in self._soft.items():
             parent = PurePosixPath("/", name).parent
             goal = str(parent / target).removeprefix("/") or "/"
-            if goal not in known:
+            if goal not in known and self._only is None:
                 _refuse(self.path, name, f"is a link to {target!r}, which is no object of the file")
             self._alias(name, goal)
 
@@ -266,14 +341,36 @@ class _Survey:
         for key in member.attrs if count else ():
             attribute = h5py.h5a.open(member.id, key.encode(errors="surrogateescape"))
             size = attribute.get_storage_size()
-            self._attributes += min(size, MAX_ATTRIBUTE_BYTES)
+            kind = attribute.get_type()
+            read = partial(member.attrs.get, key)
+            if kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
+                read = partial(self._texts_of, member, key, attribute.shape)
+            why, value = told(kind, attribute.shape, size, read)
+            self._attributes += max(min(size, MAX_ATTRIBUTE_BYTES), characters_of(value))
             if self._attributes > 16 * MAX_ATTRIBUTE_BYTES:
                 _refuse(self.path, name or "/", "the file's attributes take more than 16 MiB")
-            why, value = _told(attribute.get_type(), attribute.shape, size, partial(member.attrs.get, key))
             if why:
                 self.unread[self._named(f"{name}@{key}")] = why
             else:
                 self.attributes[self._named(f"{name}@{key}")] = value
+
+    def _texts_of(self, member: Any, key: str, shape: tuple[int, ...]) -> object:
+        """Return an attribute's texts of any length; `ValueError` with the reason if they are not read."""
+        stored, wanted = None, math.prod(shape) * REFERENCE_BYTES
+        with self.path.open("rb") as file, _as_format_error(self.path, key):
+            if member.file.id.get_create_plist().get_sizes() == _WIDE:
+                name = key.encode(errors="surrogateescape")
+                stored = stored_attribute(file, self.size, self._address(member), name)
+            references = (stored or b"")[:wanted]
+            size = sum(row_sizes(references)) if len(references) == wanted else 0
+            if len(references) == wanted and size <= MAX_ATTRIBUTE_BYTES:
+                heap = GlobalHeap(file, self.size)
+                texts = np.empty(math.prod(shape), object)
+                texts[:] = [heap.row(reference, size) for reference in references_of(references)]
+                return texts.reshape(shape).tolist()
+        if len(references) != wanted:
+            raise ValueError("is stored in a way in which texts of any length are not read")
+        raise ValueError(f"has {size} bytes, more than {MAX_ATTRIBUTE_BYTES}")
 
     def _named(self, name: str) -> str:
         """Return a name that may be shown and stored, or refuse the file."""
@@ -312,9 +409,11 @@ class _Survey:
             chunks=member.chunks,
             filters=filters,
             stored=member.id.get_storage_size(),
-            unread=_why_unread(member.id.get_type(), dtype),
+            unread=why_unread(member.id.get_type(), dtype),
         )
         self._check_promise(found, member.id.get_offset())
+        if _is_varying(found, member):
+            return replace(found, varying=True)
         return found if found.unread else _with_gaps(found, member)
 
     def _check_promise(self, found: Field, offset: int | None) -> None:
@@ -335,32 +434,20 @@ class _Survey:
             _refuse(self.path, found.name, f"has chunks {found.chunks}, more than 256 MiB each", _REPACK)
 
 
-def _why_unread(kind: Any, dtype: np.dtype[Any]) -> str:
-    """Return why values of an HDF5 type are not read; empty if they are."""
+def _is_varying(found: Field, member: Any) -> bool:
+    """Tell whether a dataset's rows are bytes or text of any length, stored as `GlobalHeap` reads them."""
     import h5py
 
-    names = {
-        h5py.h5t.VLEN: "rows of variable length",
-        h5py.h5t.REFERENCE: "references",
-        h5py.h5t.COMPOUND: "compound values",
-        h5py.h5t.OPAQUE: "opaque values",
-        h5py.h5t.ARRAY: "arrays of arrays",
-    }
+    kind = member.id.get_type()
     family = kind.get_class()
-    if family in names:
-        return f"holds {names[family]}, which are not read"
-    if family == h5py.h5t.STRING:
-        # Of other fixed strings the library keeps what lies before the first NUL, and pictures hold many.
-        whole = not kind.is_variable_str() and kind.get_strpad() == h5py.h5t.STR_NULLPAD
-        return "" if whole else "holds strings that cannot be read as bytes"
-    base = kind.get_super() if family == h5py.h5t.ENUM else kind
-    truth = dtype.kind == "b"
-    plain = np.dtype("u1" if truth else dtype.str)
-    # Numbers of odd widths have a NumPy type that they are converted to; their stored bytes are not it.
-    odd = dtype.kind not in "biuf" or dtype.itemsize > 8 or base.get_size() != plain.itemsize
-    if odd or not (truth or base.equal(h5py.h5t.py_create(plain))):
-        return f"holds numbers of the type {dtype}, which are not read"
-    return ""
+    text = family == h5py.h5t.STRING and kind.is_variable_str()
+    octets = family == h5py.h5t.VLEN and kind.get_super().get_class() in {h5py.h5t.INTEGER, h5py.h5t.OPAQUE}
+    if not (text or (octets and kind.get_super().get_size() == 1)) or len(found.shape) > 1:
+        return False
+    placed = found.chunks is not None or member.id.get_offset() is not None
+    small = math.prod(found.chunks or ()) * REFERENCE_BYTES <= MAX_CHUNK_BYTES
+    wide = member.file.id.get_create_plist().get_sizes() == _WIDE
+    return placed and small and wide and _LZF not in found.filters
 
 
 def _with_gaps(found: Field, member: Any) -> Field:
@@ -373,54 +460,15 @@ def _with_gaps(found: Field, member: Any) -> Field:
     return replace(found, unread=UNWRITTEN) if gaps else found
 
 
-def _told(
-    kind: Any, shape: tuple[int, ...] | None, size: int, read: Callable[[], object]
-) -> tuple[str, Json]:
-    """Return a small value as JSON, or the reason why it is not told: (why, value)."""
-    import h5py
-
-    if shape is None:
-        return "", None
-    family = kind.get_class()
-    if family not in {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM, h5py.h5t.STRING}:
-        return "is neither number nor text", None
-    if size > MAX_ATTRIBUTE_BYTES:
-        return f"has {size} bytes, more than {MAX_ATTRIBUTE_BYTES}", None
-    if family == h5py.h5t.STRING and kind.is_variable_str() and math.prod(shape) > MAX_TEXTS:
-        return f"has {math.prod(shape)} texts, more than {MAX_TEXTS}", None
-    try:
-        return "", _plain(read())
-    except ValueError as error:
-        return str(error), None
-
-
-def _plain(value: object) -> Json:
-    """Return what h5py gives as JSON, or raise `ValueError` with the reason."""
-    if isinstance(value, np.ndarray | np.generic) and not isinstance(value, bytes | str):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
-    if isinstance(value, bytes | str):
-        try:
-            return value.decode() if isinstance(value, bytes) else value.encode().decode()
-        except UnicodeError:
-            raise ValueError("is not UTF-8 text") from None
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("is not finite, which JSON cannot tell")
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    raise ValueError(f"is {type(value).__name__}, which JSON cannot tell")
-
-
 class _Rows:
     """Reads rows of one dataset. Remembers the row of chunks that it inflated last."""
 
-    def __init__(self, hdf5: Hdf5, found: Field) -> None:
+    def __init__(self, hdf5: Hdf5, found: Field, *, own: bool = False) -> None:
         self._field = found
         self._dataset = hdf5.file[found.name]
         self._truth = found.dtype.kind == "b"
         self._out = np.dtype(found.dtype.str).newbyteorder("<")
-        self._own = bool(found.filters) and _LZF not in found.filters
+        self._own = own or (bool(found.filters) and _LZF not in found.filters)
         self._band: tuple[int, Array] | None = None
 
     def read(self, start: int, stop: int) -> Array:
@@ -463,11 +511,11 @@ class _Rows:
             if mask >> i & 1:
                 continue
             if number == _FLETCHER32:
-                data = _checked(data)
+                data = checked(data)
             elif number == _DEFLATE:
                 data = zlib.decompressobj().decompress(data, size + _STORED_SLACK)
             elif number == _SHUFFLE:
-                data = _unshuffled(data, field_.dtype.itemsize)
+                data = unshuffled(data, field_.dtype.itemsize)
         if len(data) != size:
             raise ValueError(f"the chunk at {corner} has {len(data)} bytes, its header says {size}")
         values = np.frombuffer(data, "u1" if self._truth else field_.dtype).reshape(chunks)
@@ -489,24 +537,3 @@ class _Rows:
             raise ValueError(f"the chunk at {corner} was never written")
         if info.size > most:
             raise ValueError(f"the chunk at {corner} takes {info.size} bytes, which is more than it can need")
-
-
-def _unshuffled(data: bytes, itemsize: int) -> bytes:
-    """Undo the shuffle filter: all first bytes, all second bytes ..., then what makes no whole item."""
-    whole = len(data) // itemsize * itemsize
-    planes = np.frombuffer(data, np.uint8, whole).reshape(itemsize, -1)
-    return planes.T.tobytes() + data[whole:]
-
-
-def _checked(data: bytes) -> bytes:
-    """Return a chunk without its Fletcher-32 checksum, which has to be right (H5checksum.c)."""
-    body, told = data[:-4], int.from_bytes(data[-4:], "little")
-    words = np.frombuffer(body + b"\0" * (len(body) % 2), ">u2").astype(np.uint64)
-    modulus = np.uint64(65535)
-    low = int(words.sum() % modulus)
-    # Word i takes part in n - i of the running sums; reduced before it is multiplied, so nothing overflows.
-    weights = np.arange(len(words), 0, -1, dtype=np.uint64) % modulus
-    high = int((weights * words % modulus).sum() % modulus)
-    if (told & 0xFFFF) % 65535 != low or (told >> 16) % 65535 != high:
-        raise ValueError("a checksum is wrong")
-    return body
