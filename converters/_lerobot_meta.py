@@ -1,7 +1,7 @@
-"""What a LeRobot dataset says of itself: info.json, tasks, the table of episodes, the licence in its card.
+"""What a LeRobot dataset says of itself in info.json, and of the licence in its card.
 
-All of it is read and checked before a data file or a video is opened. What is read of info.json and of the
-card is the same in format 2; the tables of tasks and episodes are those of format 3.
+This is the same in the formats 2 and 3. It is read and checked before a table, a data file or a video is
+opened.
 """
 
 from __future__ import annotations
@@ -13,35 +13,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..schemas import Array, FormatError, Json, strict_json
-from . import _parquet as parquet
+from ..schemas import FormatError, Json, strict_json
 from ._mp4 import MAX_PIXELS
 from .base import contained
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 INFO = "meta/info.json"
 STATS = "meta/stats.json"
-TASKS = "meta/tasks.parquet"
-SUBTASKS = "meta/subtasks.parquet"
 CARD = "README.md"
-STATISTICS = "stats/"
-EPISODES = "meta/episodes"
 
-MAX_TEXT = 100_000
-"""Most characters of a task, or of a text in the data."""
 MAX_WORD = 1_000
 """Most characters of a name."""
 
 _MAX_JSON_BYTES = 1 << 26
-_MAX_EPISODES = 5_000_000
-_MAX_TABLE_BYTES = 1 << 30
 _MAX_SAMPLE_BYTES = 1 << 30
 _MAX_DIMENSIONS = 5
 
@@ -53,128 +38,92 @@ _LICENCE_LINES = re.compile(r"^(?:license|license_\w+):[^\n]*\n(?:[ \t-][^\n]*\n
 """Members of a dataset card's front matter, which go on while lines are indented or items of a list."""
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """All of meta/episodes but the statistics.
+@dataclass(frozen=True)
+class Info:
+    """What info.json and the card say, checked.
 
     Attributes
     ----------
-    position
-        Row of each episode, by its index, in increasing order of the index.
-    files, file_of_row
-        The files, and which of them each row is from.
-    statistics
-        Whether there were any.
+    members
+        All of info.json.
+    evidence
+        What the dataset says on licence, authors and consent, word for word.
     """
 
-    rows: pa.Table
-    position: Mapping[int, int]
-    files: tuple[Path, ...]
-    file_of_row: NDArray[np.int64]
-    statistics: bool
-
-    def row(self, index: int) -> dict[str, Any]:
-        """Return the members of an episode's row."""
-        found: dict[str, Any] = self.rows.slice(self.position[index], 1).to_pylist()[0]
-        return found
-
-    def numbers(self, column: str) -> Array:
-        """Return a column: (episodes,), in increasing order of the episode's index."""
-        if column not in self.rows.column_names:
-            raise FormatError(str(self.files[0]), column, "the column is absent")
-        values = self.rows.column(column)
-        if values.null_count or parquet.numpy_name(values.type) is None:
-            raise FormatError(str(self.files[0]), column, "holds what is not a number")
-        return np.asarray(values.to_numpy())[list(self.position.values())]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What all episodes of a dataset share."""
-
     root: Path
-    info: Mapping[str, Any]
+    members: Mapping[str, Any]
     fps: float
     features: Mapping[str, Mapping[str, Any]]
-    tasks: Mapping[int, str]
-    subtasks: Mapping[int, str]
-    table: Table
     evidence: Mapping[str, Json]
 
     @classmethod
-    def open(cls, root: Path) -> Dataset:
-        """Read and check everything below meta/."""
-        info, path = read_info(root), root / INFO
-        if version(info) != "3":
-            told = info.get("codebase_version")
+    def open(cls, root: Path, major: str) -> Info:
+        """Read info.json, which must be of this major version."""
+        members, path = read_info(root), root / INFO
+        if version(members) != major:
+            told = members.get("codebase_version")
             advice = "Use the converter of that version, or bring the data to v3.0 with LeRobot's own script"
-            raise FormatError(str(path), "codebase_version", f"is {told!r}; this reads v3", advice)
-        if info.get("storage_format", "parquet") != "parquet":
-            raise FormatError(str(path), "storage_format", f"is {info['storage_format']!r}; Parquet is read")
-        table = _read_table(root, path)
-        dataset = cls(
+            raise FormatError(str(path), "codebase_version", f"is {told!r}; this reads v{major}", advice)
+        if members.get("storage_format", "parquet") != "parquet":
+            why = f"is {members['storage_format']!r}; Parquet is read"
+            raise FormatError(str(path), "storage_format", why)
+        return cls(
             root=root,
-            info=info,
-            fps=_read_fps(info, path),
-            features=_read_features(info, path),
-            tasks=_read_texts(root, TASKS),
-            subtasks=_read_texts(root, SUBTASKS) if (root / SUBTASKS).exists() else {},
-            table=table,
-            evidence=_evidence(root, info),
+            members=members,
+            fps=_read_fps(members, path),
+            features=_read_features(members, path),
+            evidence=_evidence(root, members),
         )
-        dataset.check_totals()
-        return dataset
 
-    def check_totals(self) -> None:
+    @property
+    def path(self) -> Path:
+        """The file, for errors."""
+        return self.root / INFO
+
+    def check_total(self, member: str, found: int, teller: str) -> None:
         """Compare what info.json counts with what is there."""
-        path, rows = str(self.root / INFO), self.table.rows.num_rows
-        lengths = self.table.numbers("length") if rows else np.zeros(0)
-        if np.any(lengths < 0):
-            raise FormatError(str(self.table.files[0]), "length", "is negative")
-        frames = int(lengths.sum())
-        for member, found in (("total_episodes", rows), ("total_frames", frames)):
-            told = self.info.get(member)
-            if told != found or isinstance(told, bool):
-                raise FormatError(path, member, f"is {told!r}, but meta/episodes tells of {found}")
+        told = self.members.get(member)
+        if told != found or isinstance(told, bool):
+            raise FormatError(str(self.path), member, f"is {told!r}, but {teller} tells of {found}")
 
     def file(self, template: str, where: str, **values: object) -> Path:
         """Return the file that a path template of info.json names."""
-        path, pattern = self.root / INFO, self.info.get(template)
+        pattern = self.members.get(template)
         if not isinstance(pattern, str):
-            raise FormatError(str(path), template, f"is {pattern!r} instead of a path")
+            raise FormatError(str(self.path), template, f"is {pattern!r} instead of a path")
         name = _filled(pattern, values)
         if name is None:
-            raise FormatError(str(path), template, f"{pattern[:200]!r} is no template of a path")
-        found = contained(self.root, name, path=path, where=template)
+            raise FormatError(str(self.path), template, f"{pattern[:200]!r} is no template of a path")
+        found = contained(self.root, name, path=self.path, where=template)
         if not found.is_file():
-            raise FormatError(str(path), where, f"the file {name} is absent")
+            raise FormatError(str(self.path), where, f"the file {name} is absent")
         return found
-
-    def video(self, camera: str, row: Mapping[str, Any]) -> Path:
-        """Return the video file of an episode's camera."""
-        numbers = {n: whole(row, f"videos/{camera}/{n}", self.table) for n in ("chunk_index", "file_index")}
-        return self.file("video_path", f"episode {row['episode_index']}", video_key=camera, **numbers)
 
 
 # info.json
 
 
-def read_info(root: Path) -> dict[str, Any]:
-    """Return info.json, an object of plain values."""
-    path = root / INFO
+def read_json(root: Path, name: str) -> dict[str, Any]:
+    """Return a file of a dataset that holds an object of plain values."""
+    path = root / name
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise FormatError(str(path), "", f"is larger than {_MAX_JSON_BYTES:,} bytes")
-        info = strict_json(contained(root, INFO, path=path, where="").read_bytes())
+        found = strict_json(contained(root, name, path=path, where="").read_bytes())
     except OSError as error:
         raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
     except FormatError:
         raise
     except ValueError as error:
         raise FormatError(str(path), "", f"is no JSON: {error}") from error
-    if not isinstance(info, dict) or not is_json(info):
+    if not isinstance(found, dict) or not is_json(found):
         raise FormatError(str(path), "", "is no JSON object of plain values")
-    return info
+    return found
+
+
+def read_info(root: Path) -> dict[str, Any]:
+    """Return info.json, an object of plain values."""
+    return read_json(root, INFO)
 
 
 def version(info: Mapping[str, Any]) -> str:
@@ -260,87 +209,6 @@ def _filled(template: str, values: Mapping[str, object]) -> str | None:
     if "{" in rest or "}" in rest or any(name not in values for name, _ in _FIELD.findall(template)):
         return None
     return _FIELD.sub(lambda found: str(values[found[1]]).zfill(int(found[2] or 0)), template)
-
-
-# The tables of tasks and episodes
-
-
-def _read_texts(root: Path, name: str) -> dict[int, str]:
-    """Return the texts of tasks.parquet or subtasks.parquet, by their number."""
-    path = contained(root, name, path=root / INFO, where=name)
-    columns = _read_all(path).to_pydict()
-    number = next((c for c in columns if c.endswith("task_index")), None)
-    text = next((c for c in columns if c != number), None)
-    if number is None or text is None:
-        raise FormatError(str(path), "task_index", "there must be a column of numbers and one of texts")
-    found: dict[int, str] = {}
-    for row, (index, value) in enumerate(zip(columns[number], columns[text], strict=True)):
-        if not isinstance(index, int) or index in found:
-            raise FormatError(str(path), f"row {row}", f"{index!r} is no new {number}")
-        if not isinstance(value, str) or len(value) > MAX_TEXT:
-            raise FormatError(str(path), f"row {row}", f"holds no text of up to {MAX_TEXT:,} characters")
-        found[index] = value
-    return found
-
-
-def _read_all(path: Path) -> pa.Table:
-    """Return a table of meta/ without its statistics, if it is of a sane size."""
-    import pyarrow as pa
-
-    with parquet.opened(path) as file:
-        if file.metadata.num_rows > _MAX_EPISODES:
-            raise FormatError(str(path), "", f"claims {file.metadata.num_rows:,} rows")
-        names = [n for n in file.schema_arrow.names if not n.startswith(STATISTICS)]
-        size, batches = 0, []
-        for batch in file.iter_batches(256, columns=names):
-            batch.validate(full=True)  # text in UTF-8
-            batches.append(batch.select(names))
-            size += batch.nbytes
-            if size > _MAX_TABLE_BYTES:
-                raise FormatError(str(path), "", f"holds more than {_MAX_TABLE_BYTES:,} bytes")
-        schema = pa.schema([file.schema_arrow.field(n) for n in names])
-        return pa.Table.from_batches(batches, schema)
-
-
-def _read_table(root: Path, info: Path) -> Table:
-    import pyarrow as pa
-
-    files = tuple(sorted((root / "meta" / "episodes").glob("**/*.parquet")))
-    if not files:
-        raise FormatError(str(info), "", "there is no table of episodes below meta/episodes")
-    parts, statistics = [], False
-    for path in files:
-        contained(root, path.relative_to(root).as_posix(), path=info, where="meta/episodes")
-        parts.append(_read_all(path))
-        with parquet.opened(path) as file:
-            statistics |= len(file.schema_arrow.names) > parts[-1].num_columns
-    try:
-        rows = pa.concat_tables(parts, promote_options="permissive").combine_chunks()
-    except pa.ArrowException as error:
-        raise FormatError(str(files[0]), "schema", f"the files of the table disagree: {error}") from error
-    file_of_row = np.repeat(np.arange(len(files)), [part.num_rows for part in parts])
-    return Table(rows, _positions(rows, files), files, file_of_row, statistics)
-
-
-def _positions(rows: pa.Table, files: tuple[Path, ...]) -> dict[int, int]:
-    if "episode_index" not in rows.column_names:
-        raise FormatError(str(files[0]), "episode_index", "the column is absent")
-    indices = rows.column("episode_index").to_pylist()
-    found: dict[int, int] = {}
-    for position, index in enumerate(indices):
-        if not isinstance(index, int) or isinstance(index, bool) or index < 0 or index in found:
-            raise FormatError(str(files[0]), f"row {position}", f"{index!r} is no new episode_index")
-        found[index] = position
-    return dict(sorted(found.items()))
-
-
-def whole(row: Mapping[str, Any], column: str, table: Table) -> int:
-    """Return a count out of an episode's row."""
-    value = row.get(column)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 40:
-        where = f"{column} of episode {row.get('episode_index')}"
-        raise FormatError(str(table.files[0]), where, f"is {value!r} instead of a count")
-    return value
 
 
 # Rights

@@ -1,4 +1,4 @@
-"""Where an episode lies in the files that LeRobot's format 3 shares among episodes.
+"""Where an episode lies in LeRobot's files, which format 3 shares among episodes.
 
 Rows are found by the values of ``episode_index``, pictures by counting or by the seconds that meta/episodes
 tells; the field notes of lerobot_v3 say why.
@@ -11,19 +11,23 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas import Array, FormatError, StreamSpec, Times
 from . import _parquet as parquet
-from ._lerobot_meta import Table
+from ._lerobot_meta import Info
+from ._lerobot_modality import Modality
+from ._lerobot_tables import ParquetTable, Table
 from ._mp4 import Mp4Video
 from .base import version_of
 
 # Added to every dataset by LeRobot (DEFAULT_FEATURES in src/lerobot/datasets/utils.py).
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+_OPTIONAL = {"frame_index", "index"}
+"""They tell nothing that the order of the rows does not, and other recorders leave them out."""
 
 MAX_SECONDS = 1e9
 """Stamps from here on, 31 years, are taken for no times."""
@@ -44,6 +48,11 @@ class Book:
     rows: Mapping[int, tuple[int, int]]
     columns: Mapping[str, Array]
 
+    @property
+    def length(self) -> int:
+        """Rows of the file."""
+        return len(self.columns["episode_index"])
+
 
 def book_of(path: Path) -> Book:
     """Return the bookkeeping of a data file, read once per version of the file while few are in use."""
@@ -59,6 +68,8 @@ def _cached_book(path: Path, _size: int, _mtime_ns: int, _inode: int) -> Book:
     columns = {}
     for name in BOOKKEEPING:
         if name not in schema.names:
+            if name in _OPTIONAL:
+                continue
             raise FormatError(str(path), name, "the column is absent")
         dtype = parquet.numpy_name(schema.field(name).type)
         if dtype is None:
@@ -85,6 +96,70 @@ def runs_of(values: Array) -> list[tuple[int, int]]:
     return list(pairwise([0, *breaks.tolist(), len(values)])) if len(values) else []
 
 
+class Dataset(Protocol):
+    """What all episodes of a dataset share, and where each of them lies.
+
+    Attributes
+    ----------
+    episodes_name, tasks_name, subtasks_name
+        The tables as the ledger calls them.
+    statistics
+        What holds statistics, as the ledger calls it.
+    by_row
+        Whether LeRobot's loader takes a task's row for its number.
+    """
+
+    @property
+    def info(self) -> Info: ...
+
+    @property
+    def table(self) -> Table: ...
+
+    @property
+    def tasks(self) -> Mapping[int, str]: ...
+
+    @property
+    def subtasks(self) -> Mapping[int, str]: ...
+
+    @property
+    def modality(self) -> Modality | None: ...
+
+    @property
+    def episodes_name(self) -> str: ...
+
+    @property
+    def tasks_name(self) -> str: ...
+
+    @property
+    def subtasks_name(self) -> str: ...
+
+    @property
+    def by_row(self) -> bool: ...
+
+    @property
+    def statistics(self) -> tuple[str, ...]: ...
+
+    def length(self, row: Mapping[str, Any]) -> int:
+        """Return how many rows the table of episodes tells of an episode."""
+        ...
+
+    def data(self, row: Mapping[str, Any]) -> Path:
+        """Return the data file of an episode."""
+        ...
+
+    def rows(self, row: Mapping[str, Any], data: Path, book: Book) -> tuple[int, int]:
+        """Return the episode's rows in its data file, where all that tell of them agree."""
+        ...
+
+    def first_index(self, row: Mapping[str, Any]) -> int | None:
+        """Return the episode's first row in the whole dataset, if the table tells it."""
+        ...
+
+    def video(self, camera: str, row: Mapping[str, Any]) -> tuple[Mp4Video, int, str]:
+        """Return the video of an episode's camera, its first picture there, and a warning if any."""
+        ...
+
+
 # Pictures of a video file
 
 
@@ -100,7 +175,7 @@ class Cuts:
         What was worked out for the newest file of each camera.
     """
 
-    table: Table
+    table: ParquetTable
     fps: float
     known: dict[tuple[str, Path], _Episodes] = field(default_factory=dict)
 
@@ -174,7 +249,7 @@ def _cuts(
                 continue
             if surplus:
                 warning = f"{window}, {surplus} more than there are rows; the last ones were left out"
-        yield start, "; ".join(filter(None, [warning, _drift(times[start : start + length], period)]))
+        yield start, "; ".join(filter(None, [warning, drift(times[start : start + length], period)]))
 
 
 def _nearest(edges: Times, moments: Times) -> NDArray[np.int64]:
@@ -197,7 +272,7 @@ def _contradiction(
     return "another episode has the same pictures, going by from_timestamp" if overlapping.sum() > 1 else ""
 
 
-def _drift(times: Times, period: float) -> str:
+def drift(times: Times, period: float) -> str:
     """Return a warning if pictures do not stand at their rows' times."""
     off = float(np.abs(times - times[:1] - np.arange(len(times)) * period).max(initial=0))
     return f"pictures stand up to {off / 1e6:.1f} ms off the times of their rows" if off > period / 2 else ""

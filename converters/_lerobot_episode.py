@@ -1,0 +1,513 @@
+"""An episode of a LeRobot dataset, put together field by field.
+
+The same in the formats 2 and 3, which differ in where things lie. The field notes of the converters say what
+is odd and what was chosen.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..schemas import (
+    UNKNOWN,
+    ActionContract,
+    Array,
+    Clock,
+    Episode,
+    Event,
+    FieldFate,
+    FormatError,
+    Json,
+    NotFoundError,
+    Packets,
+    Provenance,
+    SourceFile,
+    Stream,
+    StreamSpec,
+    Times,
+    episode_id,
+    median_rate,
+    nominal_times,
+)
+from ..schemas.episode import Fate
+from ..schemas.validate import RESERVED, has_controls
+from . import _lerobot_meta as meta
+from . import _lerobot_modality as modality
+from . import _parquet as parquet
+from ._lerobot_shared import BOOKKEEPING, MAX_SECONDS, Dataset, book_of, runs_of
+from ._lerobot_tables import MAX_TEXT, where_of
+from ._mp4 import Mp4Video
+from .base import MAX_EPISODE_BYTES, Format, rows_in, source_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_MAX_RUNS = 100_000
+_TEXTS_AT_ONCE = 256
+
+_UNDECLARED: Mapping[str, Any] = {"dtype": "", "shape": None}
+_Read = Callable[[int, int], Iterator[Array]]
+
+
+def episodes_of(
+    dataset: Dataset, only: tuple[int, ...], block_bytes: int, fmt: Format, version: str
+) -> Iterator[Episode]:
+    """Yield the episodes of these indices, all if there are none, in order of the index."""
+    known = dataset.table.position
+    wanted = sorted(set(only)) or list(known)
+    for index in wanted:
+        if index not in known:
+            raise NotFoundError(f"{dataset.info.root}: there is no episode {index}")
+    for index in wanted:
+        yield _Builder(dataset, index, block_bytes).build(fmt, version)
+
+
+class _Builder:
+    """Puts one episode together, field by field, and keeps account of them."""
+
+    def __init__(self, dataset: Dataset, index: int, block_bytes: int) -> None:
+        self.dataset, self.index, self.block = dataset, index, block_bytes
+        self.info = dataset.info
+        self.row = dataset.table.row(index)
+        self.where = where_of(self.row)
+        self.length = dataset.length(self.row)
+        self.data = dataset.data(self.row)
+        self.book = book_of(self.data)
+        self.first, self.last = dataset.rows(self.row, self.data, self.book)
+        self.streams: dict[str, Stream] = {}
+        self.names: set[str] = set()
+        self.ledger: list[FieldFate] = []
+        self.events: list[Event] = []
+        self.warnings: list[str] = []
+        self.videos: list[Path] = []
+        self.extra: dict[str, Json] = {}
+        self.payload = 0
+        self.clock = self._clock()
+        self.times = self.clock.read()
+
+    def build(self, fmt: Format, version: str) -> Episode:
+        """Return the episode of a converter for this format."""
+        self._add_bookkeeping()
+        instructions = self._add_tasks()
+        self._add_features()
+        self._add_meta()
+        provenance = self._provenance(fmt, version)
+        robot = self.info.members.get("robot_type")
+        return Episode(
+            id=episode_id(
+                [s.sha256 for s in provenance.sources if s.role in {"recording", "video"}],
+                provenance.selector,
+            ),
+            instructions=instructions,
+            embodiment=robot if isinstance(robot, str) and 0 < len(robot) <= meta.MAX_WORD else UNKNOWN,
+            provenance=provenance,
+            clocks={"steps": self.clock},
+            streams=self.streams,
+            events=tuple(sorted(self.events, key=lambda event: event.start_ns)),
+            extra=self.extra,
+        )
+
+    def _column(self, name: str) -> Array:
+        return self.book.columns[name][self.first : self.last]
+
+    def _account(
+        self, source: str, fate: Fate, to: Iterable[str] = (), how: str = "", *, lossless: bool = True
+    ) -> None:
+        kept = None if fate == "dropped" else lossless
+        self.ledger.append(FieldFate(field=source, fate=fate, to=tuple(to), how=how, lossless=kept))
+
+    def _stream_name(self, name: str) -> str:
+        """Return a name that a stream may have, unlike those there are."""
+        clean = re.sub(r"[^A-Za-z0-9_@+.-]|^\.|\.$|\.(?=\.)", "_", name)
+        clean = f"source.{clean}" if clean in RESERVED else clean
+        while clean.casefold() in self.names:
+            clean += "_"
+        self.names.add(clean.casefold())
+        return clean
+
+    def _add(self, spec: StreamSpec, read: _Read, source: str, how: str = "", **more: Any) -> None:
+        self.payload += spec.sample_bytes * self.length
+        if self.payload > MAX_EPISODE_BYTES:
+            path = str(self.info.path)
+            raise FormatError(path, self.where, f"declares more than {MAX_EPISODE_BYTES:,} bytes")
+        self.streams[spec.name] = Stream(spec=spec, length=self.length, read=read, **more)
+        kept = source.endswith(f"#{spec.name}")
+        self._account(source, "kept" if kept else "renamed", [spec.name], how)
+
+    # Time, and the columns that LeRobot adds
+
+    def _clock(self) -> Clock:
+        seconds, fps = self._column("timestamp"), self.info.fps
+        # As the recorder computes it: a Python float, stored as float32 (add_frame in lerobot_dataset.py).
+        computed = (np.arange(self.length) / fps).astype(seconds.dtype)
+        if np.array_equal(seconds, computed):
+            return Clock(
+                name="steps",
+                kind="nominal",
+                declared_hz=fps,
+                source="fps of info.json; the column timestamp is frame_index / fps",
+                length=self.length,
+                read=partial(nominal_times, self.length, fps),
+            )
+        if not np.all(np.abs(seconds) < MAX_SECONDS):
+            raise FormatError(str(self.data), f"timestamp, {self.where}", "holds what is no time")
+        if np.any(np.diff(seconds) < 0):
+            at = self.first + 1 + int(np.flatnonzero(np.diff(seconds) < 0)[0])
+            raise FormatError(str(self.data), f"timestamp, row {at}", "time runs backwards")
+        read = partial(_recorded_times, self.data, self.first, self.last)
+        return Clock(
+            name="steps",
+            kind="recorded",
+            declared_hz=fps,
+            measured_hz=median_rate(read()),
+            source="the column timestamp, which is not frame_index / fps",
+            length=self.length,
+            read=read,
+        )
+
+    def _add_bookkeeping(self) -> None:
+        self._account("data#episode_index", "transformed", ["provenance.selector"], "one number for all rows")
+        numbers = np.arange(self.length)
+        for name, expected, to, how in (
+            ("frame_index", numbers, "clocks.steps", "the sample's number"),
+            ("index", *self._expected_index(numbers)),
+        ):
+            if name not in self.book.columns:
+                continue
+            if np.array_equal(self._column(name), expected):
+                self._account(f"data#{name}", "transformed", [to], how)
+            else:
+                self._add_column(name, self.book.columns[name].dtype.name, ())
+                self.warnings.append(f"the column {name} is not {how}; it is kept as a stream")
+        if self.clock.kind == "nominal":
+            how = "frame_index / fps as float32, so the clock is nominal"
+            self._account("data#timestamp", "transformed", ["clocks.steps"], how)
+        else:
+            self._add_column("timestamp", self.book.columns["timestamp"].dtype.name, (), unit="s", frame=None)
+
+    def _expected_index(self, numbers: Array) -> tuple[Array, str, str]:
+        """Return what the column `index` should hold, where that is kept, and how it is told."""
+        first = self.dataset.first_index(self.row)
+        if first is not None:
+            return numbers + first, "extra.episode", "dataset_from_index and up"
+        if "index" in self.book.columns:
+            self.extra["first_index"] = int(self._column("index")[0])
+        return numbers + self.extra.get("first_index", 0), "extra.first_index", "its first value and up"
+
+    def _add_tasks(self) -> tuple[str, ...]:
+        numbers, tasks = self._column("task_index"), self.dataset.tasks
+        spans = runs_of(numbers)
+        for start, _ in spans:
+            if int(numbers[start]) not in tasks:
+                where = f"task_index, row {self.first + start}"
+                why = f"there is no task {numbers[start]} in {self.dataset.tasks_name}"
+                raise FormatError(str(self.data), where, why)
+        used = list(dict.fromkeys(int(numbers[start]) for start, _ in spans))
+        told = self.row.get("tasks")
+        if isinstance(told, list) and set(told) != {tasks[i] for i in used}:
+            self.warnings.append("the tasks in meta/episodes are not those of the rows; the rows' were taken")
+        if self.dataset.by_row and list(tasks) != list(range(len(tasks))):
+            self.warnings.append(
+                f"{self.dataset.tasks_name} is not in order; "
+                "LeRobot's loader, going by rows, reads other texts"
+            )
+        if len(spans) > 1:
+            self._add_runs("instruction", "task_index", numbers, tasks)
+            self._account(
+                "data#task_index", "transformed", ["instructions", "events"], "an event for each run"
+            )
+        else:
+            self.extra["task_index"] = used[0]
+            self._account("data#task_index", "transformed", ["instructions", "extra.task_index"], "its text")
+        return tuple(filter(None, dict.fromkeys(_without_controls(tasks[i]) for i in used)))
+
+    def _add_runs(self, kind: str, column: str, numbers: Array, texts: Mapping[int, str]) -> None:
+        spans = runs_of(numbers)
+        if len(spans) > _MAX_RUNS:
+            where = f"{column}, {self.where}"
+            raise FormatError(str(self.data), where, f"changes more than {_MAX_RUNS:,} times")
+        for start, stop in spans:
+            index = int(numbers[start])
+            self._add_event(kind, start, stop, texts.get(index, ""), {column: index})
+
+    def _add_event(self, kind: str, start: int, stop: int, text: str, attributes: Mapping[str, Json]) -> None:
+        after = int(self.times[-1]) + round(1e9 / self.info.fps)
+        self.events.append(
+            Event(
+                kind=kind,
+                start_ns=int(self.times[start]),
+                stop_ns=int(self.times[stop]) if stop < self.length else after,
+                text=text,
+                attributes=attributes,
+            )
+        )
+
+    # Features
+
+    def _add_features(self) -> None:
+        with parquet.opened(self.data) as file:
+            schema, per_row = file.schema_arrow, parquet.values_per_row(file)
+        for name in dict.fromkeys([*self.info.features, *schema.names]):
+            feature = self.info.features.get(name, _UNDECLARED)
+            if name in BOOKKEEPING:
+                continue
+            if feature["dtype"] == "video":
+                self._add_video(name, feature)
+            elif name in schema.names:
+                self._add_by_type(name, feature, schema.field(name).type, per_row.get(name))
+            else:
+                raise FormatError(str(self.data), name, "the column is absent, though info.json declares it")
+
+    def _add_by_type(
+        self, name: str, feature: Mapping[str, Any], kind: pa.DataType, per_row: int | None
+    ) -> None:
+        if feature is _UNDECLARED:
+            self.warnings.append(f"the column {name!r} is not declared in info.json")
+        inner, lengths = parquet.unnested(kind)
+        dtype = parquet.numpy_name(inner)
+        if not lengths and parquet.holds_files(inner):
+            self._add_images(name, feature)
+        elif dtype is None:
+            self._add_values(name, kind)
+        elif (shape := self._shape(name, feature, lengths, per_row)) is None:
+            self._account(f"data#{name}", "dropped", how="not declared in info.json, and of no fixed shape")
+        else:
+            if feature["dtype"] not in {"", dtype}:
+                self.warnings.append(f"{name} holds {dtype}; info.json declares {feature['dtype']!r}")
+            self._add_column(name, dtype, shape, feature)
+
+    def _shape(
+        self, name: str, feature: Mapping[str, Any], lengths: list[int | None], per_row: int | None
+    ) -> tuple[int, ...] | None:
+        """Return the shape of a sample; None if nothing tells it."""
+        shape = feature["shape"]
+        if shape is None:
+            return None if None in lengths else tuple(n for n in lengths if n is not None)
+        # A feature of shape (1,) is stored as a scalar: get_hf_features_from_features in datasets/utils.py.
+        if not lengths and shape in ([], [1]):
+            return ()
+        fits = len(shape) == len(lengths) and all(a in {None, b} for a, b in zip(lengths, shape, strict=True))
+        # A column of more values, or fewer, is refused before any of them is allocated.
+        if not fits or per_row != math.prod(shape):
+            raise FormatError(str(self.data), name, f"does not hold samples of the declared shape {shape}")
+        return tuple(shape)
+
+    def _add_column(
+        self,
+        name: str,
+        dtype: str,
+        shape: tuple[int, ...],
+        feature: Mapping[str, Any] | None = None,
+        unit: str = UNKNOWN,
+        frame: str | None = UNKNOWN,
+    ) -> None:
+        new = self._stream_name(name)
+        axes, attributes = meta.axes_of(feature or _UNDECLARED, shape)
+        slices = self._slices(name, shape)
+        if slices:
+            attributes["modality"] = {part.where: dict(part.told) for part in slices}
+        command = new == "action" or new.startswith("action.")
+        spec = StreamSpec(
+            name=new,
+            kind="low_dim",
+            dtype=dtype,
+            shape=shape,
+            unit=(unit,),
+            frame=frame,
+            axes=axes or modality.axes_of(slices, math.prod(shape)) if shape else axes,
+            contract=_contract(slices) if command else None,
+            attributes=attributes,
+        )
+        self._add(
+            spec, partial(parquet.numbers, self.data, name, spec, self.block, self.first), f"data#{name}"
+        )
+        if name == "subtask_index" and self.dataset.subtasks and not shape:
+            self._add_runs("subtask", name, self.streams[new].values(), self.dataset.subtasks)
+        told = self.dataset.modality
+        if told and name in told.annotations and not shape and np.issubdtype(spec.np_dtype, np.integer):
+            self._add_runs(name, name, self.streams[new].values(), self.dataset.tasks)
+
+    def _add_images(self, name: str, feature: Mapping[str, Any]) -> None:
+        spec, form = parquet.picture_spec(self.data, name, self.first, self._stream_name(name))
+        spec = replace(spec, attributes={"feature": meta.rest_of(feature)})
+        self._compare_shape(name, feature, spec.shape)
+        read = partial(parquet.pictures, self.data, name, spec, self.block, self.first)
+        self._add(spec, read, f"data#{name}", f"pixels of {form} files")
+
+    def _add_video(self, name: str, feature: Mapping[str, Any]) -> None:
+        video, start, warning = self.dataset.video(name, self.row)
+        self.videos.append(video.path)
+        if warning:
+            self.warnings.append(f"{name}: {warning}")
+        grey = video.pixel_format.startswith("gray")
+        deep = grey and video.pixel_format != "gray"
+        spec = StreamSpec(
+            name=self._stream_name(name),
+            kind="depth" if deep else "video",
+            dtype="uint16" if deep else "uint8",
+            shape=video.size if deep else (*video.size, 1 if grey else 3),
+            description="Codes, not distances; attributes.feature tells their range." if deep else "",
+            attributes={"feature": meta.rest_of(feature), **video.attributes, **self._video_modality(name)},
+        )
+        self._compare_shape(name, feature, spec.shape)
+        stop = start + self.length
+        form = None if deep else video.format
+        packets = Packets(format=form, read=partial(video.packets, start, stop)) if form else None
+        how = f"{'packets' if form else 'decoded pictures'} [{start}, {stop}) of the file"
+        read = partial(_frames, video, start, rows_in(self.block, spec))
+        self._add(spec, read, f"videos#{name}", how, packets=packets)
+        if video.audio:
+            self._account(f"videos#{name}/audio", "dropped", how="sound is not read, and may be of people")
+
+    def _compare_shape(self, name: str, feature: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+        # In any order, since some datasets put the channels first.
+        if feature["shape"] is not None and sorted(feature["shape"]) != sorted([*shape, 1][:3]):
+            told = f"info.json declares {feature['shape']}"
+            self.warnings.append(f"{name} holds pictures of {list(shape)}; {told}")
+
+    def _add_values(self, name: str, kind: pa.DataType) -> None:
+        """Turn a column of texts, or of anything else that JSON can hold, into an event per run of rows."""
+        runs: list[tuple[int, int, Any]] = []
+        for at, batch in parquet.batches(self.data, name, self.first, self.last, _TEXTS_AT_ONCE):
+            for i, value in enumerate(batch.to_pylist(), at - self.first):
+                if runs and runs[-1][2] == value:
+                    runs[-1] = (runs[-1][0], i + 1, value)
+                elif len(runs) < _MAX_RUNS and _is_short_json(value):
+                    runs.append((i, i + 1, value))
+                else:
+                    how = f"{kind}, which from row {i} on holds more than a header can"
+                    self._account(f"data#{name}", "dropped", how=how)
+                    return
+        for start, stop, value in runs:
+            if isinstance(value, str):
+                self._add_event(name, start, stop, value, {})
+            elif value not in (None, [], {}):
+                self._add_event(name, start, stop, "", {"value": value})
+        how = "an event for each run of rows with one value, none where there is no value"
+        self._account(f"data#{name}", "transformed", ["events"], how)
+
+    # GR00T's modality.json
+
+    def _slices(self, column: str, shape: tuple[int, ...]) -> tuple[modality.Slice, ...]:
+        """Return the named slices of a column; those of one of several dimensions are refused."""
+        told = self.dataset.modality
+        return told.of(column, math.prod(shape) if len(shape) < 2 else 0) if told else ()
+
+    def _video_modality(self, column: str) -> dict[str, Json]:
+        told = self.dataset.modality
+        return {"modality": {f"video.{told.videos[column]}": {}}} if told and column in told.videos else {}
+
+    def _add_modality(self) -> None:
+        told = self.dataset.modality
+        if told is None:
+            return
+        self.extra["modality"] = dict(told.members)
+        for column in [*told.slices, *told.videos, *sorted(told.annotations)]:
+            if column not in {*self.info.features, *self.book.columns} and column not in self.streams:
+                self.warnings.append(
+                    f"{modality.MODALITY} tells of {column!r}, which the dataset does not have"
+                )
+        for section in told.members:
+            named = [n for n, s in self.streams.items() if _names(s.spec.attributes.get("modality"), section)]
+            self._account(f"{modality.MODALITY}#{section}", "kept", ["extra.modality", *named])
+
+    # What is told outside of the data
+
+    def _add_meta(self) -> None:
+        dataset = self.dataset
+        self.extra["info"] = {m: v for m, v in dataset.info.members.items() if m != "features"}
+        places = {"fps": ["clocks.steps"], "robot_type": ["embodiment"]}
+        for member in self.extra["info"]:
+            self._account(f"{meta.INFO}#{member}", "kept", [*places.get(member, ()), "extra.info"])
+        how = "dtype and shape as stored, names as axes, the rest as attributes of each stream"
+        self._account(f"{meta.INFO}#features", "transformed", self.streams, how)
+        self.extra["episode"] = {c: v for c, v in self.row.items() if meta.is_json(v)}
+        for column in self.row:
+            if column in self.extra["episode"]:
+                self._account(f"{self.dataset.episodes_name}#{column}", "kept", ["extra.episode"])
+            else:
+                self._account(
+                    f"{self.dataset.episodes_name}#{column}", "dropped", how="its value is not JSON"
+                )
+        statistics = "statistics can be computed from the data again"
+        for source in dataset.statistics:
+            self._account(source, "dropped", how=statistics)
+        how = "the texts of this episode's tasks"
+        self._account(dataset.tasks_name, "transformed", ["instructions"], how)
+        if dataset.subtasks:
+            how = "the texts of this episode's subtasks"
+            self._account(dataset.subtasks_name, "transformed", ["events"], how)
+        self._add_modality()
+        if meta.CARD in self.info.evidence:
+            how = "what it says on the licence; the rest is about the whole dataset"
+            self._account(meta.CARD, "transformed", ["provenance.evidence"], how, lossless=False)
+
+    def _provenance(self, fmt: Format, version: str) -> Provenance:
+        said = meta.telling(self.extra["episode"])
+        evidence = {**self.info.evidence, **{f"{self.dataset.episodes_name}#{c}": v for c, v in said.items()}}
+        if "apache-2.0" in str(evidence.get(meta.CARD)):
+            self.warnings.append(
+                "LeRobot writes apache-2.0 into a dataset's card where nobody chose a licence"
+            )
+        return Provenance(
+            format=fmt.name,
+            converter=fmt.name.replace("-", "_"),
+            converter_version=version,
+            sources=tuple(self._sources()),
+            selector=f"episode_index={self.index}",
+            ledger=tuple(self.ledger),
+            evidence=evidence,
+            warnings=tuple(self.warnings),
+        )
+
+    def _sources(self) -> Iterator[SourceFile]:
+        dataset, root = self.dataset, self.info.root.resolve()
+        yield source_file(self.data, root)
+        for video in dict.fromkeys(self.videos):
+            yield source_file(video, root, "video")
+        described = dataset.table.file_of(self.index).resolve()
+        metadata = [root / meta.INFO, root / dataset.tasks_name, described]
+        metadata += [root / dataset.subtasks_name] if dataset.subtasks else []
+        metadata += [root / modality.MODALITY] if dataset.modality else []
+        metadata += [root / meta.CARD] if meta.CARD in self.info.evidence else []
+        for path in metadata:
+            yield source_file(path, root, "metadata")
+
+
+def _recorded_times(path: Path, start: int, stop: int) -> Times:
+    """Return the column ``timestamp`` as nanoseconds since the first of these rows."""
+    seconds = book_of(path).columns["timestamp"][start:stop].astype(np.float64)
+    times: Times = np.rint((seconds - seconds[0]) * 1e9).astype(np.int64)
+    return times
+
+
+def _frames(video: Mp4Video, first: int, rows: int, start: int, stop: int) -> Iterator[Array]:
+    return video.frames(first + start, first + stop, rows)
+
+
+def _contract(slices: tuple[modality.Slice, ...]) -> ActionContract:
+    if slices:
+        return modality.contract_of(slices)
+    return ActionContract(evidence="LeRobot does not tell what an action means")
+
+
+def _names(told: Json, section: str) -> bool:
+    """Tell whether a stream's attribute ``modality`` is from a section of the file."""
+    return isinstance(told, dict) and any(where.startswith(f"{section}.") for where in told)
+
+
+def _without_controls(text: str) -> str:
+    """Return a task as an instruction may be; `extra` and events keep the source's text."""
+    return "".join(c for c in text if not has_controls(c))
+
+
+def _is_short_json(value: object) -> bool:
+    return meta.is_json(value) and not (isinstance(value, str) and len(value) > MAX_TEXT)
