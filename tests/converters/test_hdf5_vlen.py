@@ -209,13 +209,13 @@ def test_rows_that_all_lead_to_one_object_give_no_more_than_the_file_holds(tmp_p
 def test_references_to_ever_other_heaps_cannot_keep_us_busy(tmp_path: Path) -> None:
     """References that jump between heaps have each of them looked through anew, but not without end."""
     rows = [bytes([i % 256]) * 3_000 for i in range(100)]
-    path = write(tmp_path / "a.h5", rows + [b"z"] * 20_000)
+    path = write(tmp_path / "a.h5", rows + [b"z"] * 4_900)
     at = references_at(path)
     first = path.read_bytes()[at : at + 100 * REFERENCE.size]
     tiny = b"".join(
         REFERENCE.pack(3_000, *REFERENCE.unpack(first[i : i + 16])[1:]) for i in range(0, len(first), 16)
     )
-    overwrite(path, at, tiny * 200)
+    overwrite(path, at, tiny * 50)
     assert "more than the file can hold" in refusal(path).why
 
 
