@@ -205,9 +205,10 @@ class ArrayReader:
             raise DamageError(key, f"chunk {chunk} is missing")
         return key, offset, offset + size
 
-    def chunk(self, chunk: int) -> bytes:
-        """Return a chunk's bytes: one range read."""
+    def chunk(self, chunk: int, most: int | None = None) -> bytes:
+        """Return a chunk's bytes, or no more than the first ``most``: one range read."""
         key, start, stop = self.place(chunk)
+        stop = stop if most is None else min(stop, start + most)
         raw = _handles.read(self.storage, key, start, stop)
         if len(raw) != stop - start:
             raise DamageError(key, f"ends within chunk {chunk}")

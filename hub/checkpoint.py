@@ -65,7 +65,7 @@ def checkpoint_key(version: int) -> str:
 def write_checkpoint(storage: Storage, state: State) -> CheckpointNote:
     """Write the checkpoint of a state, unless a good one is there, and return what the head is to say."""
     key = checkpoint_key(state.version)
-    raw = _encode(state)
+    raw = encode_checkpoint(state)
     try:
         storage.create(key, raw)
     except FileExistsError:
@@ -130,7 +130,8 @@ def _entries_between(storage: Storage, state: State, last: int) -> Iterator[Entr
         yield entry
 
 
-def _encode(state: State) -> bytes:
+def encode_checkpoint(state: State) -> bytes:
+    """Return the bytes of a state's checkpoint."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -8,19 +8,15 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..schemas import ConflictError, StoreError, canonical, strict_json
+from ..schemas import ConflictError, StoreError, canonical
 from . import disk
 from .catalog import CATALOG, Add, Operation, Replace, State
-from .layout import Layout, array_document, rows_layout
-from .segment import SegmentFolder
+from .copying import CopiedSegment, told_of
 from .session import is_alive, session
-from .shards import RowWriter, ShardWriter
-from .storage import STAGING, Storage
+from .storage import LEVELS, STAGING, Storage
 from .store import Store, open_segment, whoami
 from .verify import claims
 
@@ -75,10 +71,11 @@ def _live(group: list[Add]) -> bool:
 
 def _merge(storage: Storage, state: State, staging: Path, group: list[Add]) -> Add:
     """Write the live episodes of some segments as one, and move it into place."""
-    merged = _Merge(staging / uuid.uuid4().hex, storage, state)
+    merged = CopiedSegment(staging / uuid.uuid4().hex)
     try:
         for add in group:
-            merged.take(add)
+            merged.take(storage, add)
+        merged.rights = state.rights[next(episode for add in group for episode in add.episodes)]
         done = merged.finish()
     except BaseException:
         merged.abort()
@@ -118,100 +115,12 @@ def _likeness(store: Store, state: State, add: Add) -> str:
     schemas = {
         path: [
             repr(array.layout) if array.layout.storing != "rows" else array.layout.dtype,
-            _told(segment.documents[path]).get("stream"),
+            told_of(segment.documents[path]).get("stream"),
         ]
         for path, array in segment.arrays.items()
     }
     rights = sorted({canonical(state.rights[e]).decode() for e in add.episodes})
     return hashlib.sha256(canonical([header, schemas, dict(segment.slots), rights])).hexdigest()
-
-
-def _told(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    told: Mapping[str, Any] = document["attributes"].get("teleopen", {})
-    return told
-
-
-class _Merge(SegmentFolder):
-    """A segment that is put together from chunks of others."""
-
-    def __init__(self, folder: Path, storage: Storage, state: State) -> None:
-        super().__init__(folder)
-        self.storage, self.state = storage, state
-        self.chunks: dict[str, ShardWriter] = {}
-        self.rows: dict[str, RowWriter] = {}
-        self.documents: dict[str, Mapping[str, Any]] = {}
-        self.encodings: dict[str, list[Any]] = {}
-
-    def take(self, add: Add) -> None:
-        """Copy the live episodes of a segment."""
-        segment = open_segment(self.storage, add)
-        self.embodiment = segment.header["embodiment"]
-        self.clocks = dict(segment.slots)
-        self.documents = self.documents or dict(segment.documents)
-        for path, document in segment.documents.items():
-            told = self.encodings.setdefault(path, [])
-            told += [e for e in _told(document).get("encodings", []) if e not in told]
-        for episode, row in sorted(add.episodes.items(), key=lambda item: item[1]):
-            self.rights = self.state.rights[episode]
-            self.headers.append(strict_json(segment.table["header"][row]))
-            self.contents[episode] = add.contents[episode]
-            spans = {}
-            for clock, unit in segment.slots.items():
-                start, length = (int(segment.table[f"{clock}.{k}"][row]) for k in ("start", "length"))
-                spans[clock] = (start, -(-length // unit) * unit)
-                self.span(clock, length)
-            for path, array in segment.arrays.items():
-                clock, _, name = path.partition("/")
-                if name in {"start", "length"}:
-                    continue
-                start, slots = spans[clock]
-                if array.layout.storing == "rows":
-                    writer = self.rows.get(path) or RowWriter(self.folder / path, _fresh(array.layout))
-                    self.rows[path] = writer
-                    step = max(1, (16 << 20) // max(1, array.layout.slot_bytes))
-                    for at in range(start, start + slots, step):
-                        writer.append(array.rows(at, min(start + slots, at + step)))
-                    continue
-                shards = self.chunks.setdefault(path, ShardWriter(self.folder / path, array.layout))
-                last: tuple[str, int, int] | None = None
-                for chunk in range(start // array.layout.chunk, (start + slots) // array.layout.chunk):
-                    place = array.place(chunk)
-                    if place == last:
-                        shards.repeat()
-                    else:
-                        shards.append(array.chunk(chunk))
-                    last = place
-
-    def arrays(self) -> dict[str, Any]:
-        """Return the documents of the merged arrays."""
-        found = {}
-        writers: dict[str, RowWriter | ShardWriter] = {**self.rows, **self.chunks}
-        for path, writer in writers.items():
-            told = self.documents[path]
-            teleopen = dict(_told(told))
-            if self.encodings[path]:
-                teleopen["encodings"] = self.encodings[path]
-            found[path] = array_document(
-                writer.layout,
-                self.cursor[path.partition("/")[0]],
-                writer.finish(),
-                {"teleopen": teleopen},
-                told["dimension_names"],
-            )
-        return found
-
-    def abort(self) -> None:
-        """Close all files and remove the staging folder."""
-        for rows in self.rows.values():
-            rows.abort()
-        for shards in self.chunks.values():
-            shards.abort()
-        disk.remove_tree(self.folder)
-
-
-def _fresh(layout: Layout) -> Layout:
-    """Return the layout of an array of any length: a short array's only chunk is as short as it is."""
-    return rows_layout(layout.dtype, layout.sample)
 
 
 # ---------------------------------------------------------------- garbage
@@ -254,7 +163,7 @@ def _unclaimed_folders(storage: Storage, claimed: set[str]) -> dict[str, list[st
     """Return unclaimed objects by the segment folder (or single file) they belong to."""
     found: dict[str, list[str]] = {}
     for key in storage.keys(""):
-        if key in claimed or key.startswith((f"{CATALOG}/", f"{STAGING}/")):
+        if key in claimed or key.startswith((f"{CATALOG}/", f"{LEVELS}/", f"{STAGING}/")):
             continue
         parts = key.split("/")
         found.setdefault("/".join(parts[:2]) if parts[0] == "segments" else key, []).append(key)

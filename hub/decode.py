@@ -420,11 +420,20 @@ def _limited_luma() -> Pixels:
 def _write_444(planes: Sequence[Pixels], video: VideoFormat, out: Pixels) -> None:
     """Convert without FFmpeg's scaler, which wraps around in the blue of over-bright pictures."""
     luma, red_v, green_u, green_v, blue_u = _tables(video.matrix, video.range)
-    y, u, v = luma[planes[0]], planes[1], planes[2]
-    for channel, sums in enumerate((y + red_v[v], y + green_u[u] + green_v[v], y + blue_u[u])):
-        out[..., channel] = np.clip(sums >> _FRACTION, 0, 255)
+    # A few rows at a time: what lies between is not written to memory.
+    step = max(1, _IN_CACHE // max(1, out.shape[1]))
+    for top in range(0, len(out), step):
+        y, u, v = (plane[top : top + step] for plane in planes)
+        bright = luma.take(y, mode="clip")
+        for channel, parts in enumerate((((red_v, v),), ((green_u, u), (green_v, v)), ((blue_u, u),))):
+            sums = bright.copy()
+            for table, plane in parts:
+                sums += table.take(plane, mode="clip")
+            sums >>= _FRACTION
+            out[top : top + step, :, channel] = np.clip(sums, 0, 255, out=sums)
 
 
+_IN_CACHE = 8192  # pixels
 _FRACTION = 16  # bits behind the point in `_tables`
 
 

@@ -118,6 +118,20 @@ def unpack(buffer: bytes | memoryview, slots: int | None = None) -> Gop:
     return Gop(n_frames, tuple(entries))
 
 
+def shown(head: bytes) -> list[int] | None:
+    """Return the slots that a chunk's packets show, from the chunk's first bytes; None: more are needed.
+
+    Nothing is checked: this is for finding out what a chunk holds without reading it.
+    """
+    if len(head) < _HEAD.size:
+        return None
+    _, _, n_packets, _ = _HEAD.unpack_from(head)
+    end = _HEAD.size + n_packets * _ROW.size
+    if len(head) < end:
+        return None
+    return [pts for _, pts, _, _ in _ROW.iter_unpack(head[_HEAD.size : end])]
+
+
 def runs(packets: Sequence[Entry], wanted: Collection[int]) -> list[list[Entry]]:
     """Return what to feed to a decoder so that it gives the pictures ``wanted``, by their pts.
 

@@ -251,13 +251,31 @@ class Entry:
     operations: tuple[Operation, ...]
 
 
+def utc(moment: datetime) -> str:
+    """Return an instant as entries tell it: RFC 3339 in UTC, to the microsecond."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def entry_key(version: int) -> str:
     """Return the key of an entry."""
     return f"{CATALOG}/{version:08d}.json"
 
 
-def new_entry(version: int, previous: str | None, author: str, operations: tuple[Operation, ...]) -> bytes:
-    """Return the bytes of a new entry, made now.
+def new_entry(
+    version: int,
+    previous: str | None,
+    author: str,
+    operations: tuple[Operation, ...],
+    *,
+    time: str = "",
+    id: str = "",
+) -> bytes:
+    """Return the bytes of a new entry.
+
+    Parameters
+    ----------
+    time, id
+        What it is to bear; else the time now, and a random id.
 
     Raises
     ------
@@ -269,10 +287,10 @@ def new_entry(version: int, previous: str | None, author: str, operations: tuple
         checked_operation(document)
     frame = _Frame(
         version=version,
-        id=uuid.uuid4().hex,
+        id=id or uuid.uuid4().hex,
         previous=previous,
         author=author,
-        time=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        time=time or utc(datetime.now(UTC)),
         tool=TOOL,
     )
     members = to_document(frame)

@@ -1,11 +1,10 @@
-"""Storage in a bucket or on a server, through fsspec.
+"""Storage in a bucket, through fsspec; web servers are in `web`, and the Hub in `hf`.
 
 What a place promises:
 
 - ``memory://``, ``s3://``, ``gs://``: `Storage.create` is atomic and conditional, so many writers may commit
   at once. On a bucket this is tried out before the first commit, since servers exist that accept the
   condition and ignore it.
-- ``http(s)://``: read only, and cannot list.
 - any other: read only, since it cannot create an object only if it is absent.
 
 URLs that could lead elsewhere are refused: chains, caches, archives, reference specifications.
@@ -27,12 +26,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from fsspec.core import url_to_fs
 
 from ..schemas import DamageError, MissingExtraError, NotFoundError, StoreError
 from . import disk
+from .ranges import cut, merged
 from .storage import STAGING, exactly, open_storage, safe_key
 
 _CONDITIONAL = {"gcs", "gs", "memory", "s3", "s3a"}
@@ -48,7 +48,8 @@ _PASSING = {408, 409, 429, 500, 502, 503, 504}
 _MEMORY = threading.RLock()
 
 
-def _checked_scheme(url: str) -> str:
+def checked_scheme(url: str) -> str:
+    """Return the scheme of a URL, or raise `StoreError` if it could lead elsewhere or holds a secret."""
     scheme = url.partition("://")[0]
     allowed = _CONDITIONAL | _WEB | _READABLE
     if scheme not in allowed:
@@ -61,12 +62,19 @@ def _checked_scheme(url: str) -> str:
 
 
 class RemoteStorage:
-    """A bucket or server, through fsspec; keys lie below the URL's path."""
+    """A bucket or server, through fsspec; keys lie below the URL's path.
+
+    Attributes
+    ----------
+    single_writer
+        Set it where somebody promises that nobody else writes: `create` then looks before it writes, and does
+        not ask the place for a condition that it may not know.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._scheme = _checked_scheme(url)
-        self.can_list = self._scheme not in _WEB
+        self._scheme = checked_scheme(url)
+        self.can_list = True
         try:
             # A cached listing would hide what others committed.
             self._fs, self._base = url_to_fs(self.url, use_listings_cache=False)
@@ -75,6 +83,7 @@ class RemoteStorage:
             raise MissingExtraError(f"{self._scheme}:// needs more: pip install '{package}'") from error
         self._base = self._base.rstrip("/")
         self._proved = self._scheme == "memory"
+        self.single_writer = False
         self._staging: Path | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,15 +115,14 @@ class RemoteStorage:
         return data if len(data) < stop - start else exactly(f"{self.url}/{key}", start, stop, data)
 
     def read_many(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        # HTTP has no words for an empty range: what is asked then is the whole file.
-        asked = [wanted for wanted in ranges if wanted[1] < wanted[2]]
+        asked = merged(ranges)
         paths = [self._path(key) for key, _, _ in asked]
         with self._told(""):
             # Exceptions come back in place, so that each can be told with its key.
             starts, stops = [start for _, start, _ in asked], [stop for _, _, stop in asked]
             found = self._fs.cat_ranges(paths, starts, stops, on_error="return")
         parts = {wanted: self._whole(*wanted, data) for wanted, data in zip(asked, found, strict=True)}
-        return [parts.get(wanted, b"") for wanted in ranges]
+        return cut(ranges, parts)
 
     def _whole(self, key: str, start: int, stop: int, data: Any) -> bytes:
         if isinstance(data, Exception):
@@ -148,8 +156,6 @@ class RemoteStorage:
         return (datetime.now(UTC) - youngest).total_seconds()
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        if not self.can_list:
-            raise StoreError(self.url, "a web server cannot list a store; read it, or check it where it lies")
         folder = self._path(prefix) if prefix else self._base
         try:
             with self._told(prefix):
@@ -161,6 +167,9 @@ class RemoteStorage:
 
     def create(self, key: str, data: bytes) -> None:
         path = self._writable(key)
+        if self.single_writer:
+            self._create_alone(key, data)
+            return
         self._prove()
         for attempt in range(_TRIES):
             try:
@@ -173,6 +182,13 @@ class RemoteStorage:
             time.sleep(random.uniform(0, 0.05 * 2**attempt))
         why = f"the server did not decide in {_TRIES} attempts; try again later"
         raise StoreError(f"{self.url}/{key}", why)
+
+    def _create_alone(self, key: str, data: bytes) -> None:
+        if self.exists(key):
+            if self.read(key) != data:
+                raise FileExistsError(errno.EEXIST, "is there already", f"{self.url}/{key}")
+            return
+        self.replace(key, data)
 
     def _created_after_all(self, key: str, data: bytes, error: Exception) -> bool:
         """Look what lies there after an attempt to create that failed: the answer alone proves nothing."""
@@ -225,8 +241,12 @@ class RemoteStorage:
         disk.remove_tree(local)
 
     def _upload(self, local: Path, key: str, name: str) -> None:
-        with self._told(f"{key}/{name}", writing=True):
-            self._fs.put_file(str(local / name), self._path(f"{key}/{name}"))
+        self.put_file(local / name, f"{key}/{name}")
+
+    def put_file(self, local: Path, key: str) -> None:
+        path = self._writable(key)
+        with self._told(key, writing=True):
+            self._fs.put_file(str(local), path)
 
     def delete(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -247,10 +267,10 @@ class RemoteStorage:
 
     def _path(self, key: str) -> str:
         safe_key(key)
-        return f"{self._base}/{quote(key) if self._scheme in _WEB else key}"
+        return f"{self._base}/{key}"
 
     def _writable(self, key: str) -> str:
-        if self._scheme not in _CONDITIONAL:
+        if self._scheme not in _CONDITIONAL and not self.single_writer:
             why = "cannot create an object only if it is absent, so no commit would be safe there"
             raise StoreError(self.url, f"is read only: {self._scheme}:// {why}")
         return self._path(key)

@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -18,8 +18,11 @@ from . import disk
 
 STAGING = ".staging"
 """Folder of a local store where things are built; no reader looks into it."""
+LEVELS = "levels"
+"""Folder of smaller copies of the cameras, each a store of its own; see `teleopen.hub.levels`."""
 
 _PART_BYTES = 255
+_BLOCK_BYTES = 8 << 20
 
 
 class Storage(Protocol):
@@ -88,6 +91,9 @@ class Storage(Protocol):
             If there is something.
         """
 
+    def put_file(self, local: Path, key: str) -> None:
+        """Copy a local file to a key in one step, over what is there; the last writer wins."""
+
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; those that are absent already are no error."""
 
@@ -139,6 +145,7 @@ def open_storage(url: str | Path, *, create: bool = False) -> Storage:
     ----------
     url
         A path, ``file://``, or a URL of one plain service; no chains, caches, archives or references.
+        ``hf://datasets/org/name`` is read at the commit that it is at now.
     create
         Make a local folder that is missing.
 
@@ -146,6 +153,8 @@ def open_storage(url: str | Path, *, create: bool = False) -> Storage:
     ------
     StoreError
         If the folder is missing, or the URL is of a kind that could lead elsewhere.
+    NotFoundError
+        If there is no such dataset on the Hub, or not for this token.
     MissingExtraError
         If what speaks the protocol is not installed.
     """
@@ -157,8 +166,17 @@ def open_storage(url: str | Path, *, create: bool = False) -> Storage:
         return LocalStorage(Path(text), create=create)
     if scheme in {"file", "local"}:
         return LocalStorage(Path(rest), create=create)
-    from .remote import RemoteStorage
+    from .remote import RemoteStorage, checked_scheme
 
+    scheme = checked_scheme(text)
+    if scheme in {"http", "https"}:
+        from .web import WebStorage
+
+        return WebStorage(text)
+    if scheme == "hf":
+        from .hf import HubStorage
+
+        return HubStorage(text)
     return RemoteStorage(text)
 
 
@@ -237,21 +255,21 @@ class LocalStorage:
         target = self._ready(key)
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "is there already", str(target))
-        with self._aside(data) as aside:
+        with self._aside([data]) as aside:
             disk.link(aside, target)
             disk.sync_folder(target.parent)
 
     def replace(self, key: str, data: bytes) -> None:
         target = self._ready(key)
-        with self._aside(data) as aside:
+        with self._aside([data]) as aside:
             disk.rename(aside, target)
             disk.sync_folder(target.parent)
 
     @contextmanager
-    def _aside(self, data: bytes) -> Iterator[Path]:
+    def _aside(self, chunks: Iterable[bytes]) -> Iterator[Path]:
         """Write bytes to a file in staging, which does not outlive the block."""
         aside = self.staging() / f"{uuid.uuid4().hex}.aside"
-        disk.write(aside, [data])
+        disk.write(aside, chunks)
         try:
             yield aside
         finally:
@@ -276,6 +294,18 @@ class LocalStorage:
         disk.sync_folder(target.parent)
         disk.sync_folder(local.parent)
 
+    def take_file(self, local: Path, key: str) -> None:
+        """Move a durable file of the staging folder to a key in one step, over what is there."""
+        target = self._ready(key)
+        disk.rename(local, target)
+        disk.sync_folder(target.parent)
+
+    def put_file(self, local: Path, key: str) -> None:
+        target = self._ready(key)
+        with self._aside(_blocks(local)) as aside:
+            disk.rename(aside, target)
+            disk.sync_folder(target.parent)
+
     def delete(self, keys: Sequence[str]) -> None:
         paths = [self.local(key) for key in keys]
         for path in paths:
@@ -292,6 +322,12 @@ class LocalStorage:
             disk.rename(path, aside)
             disk.sync_folder(path.parent)
             disk.remove_tree(aside)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with disk.told(path), path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
 
 
 def _pread(fd: int, start: int, stop: int) -> bytes:

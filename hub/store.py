@@ -28,6 +28,7 @@ from ..schemas import (
     Packet,
     Packets,
     Policy,
+    Problem,
     Reason,
     Rights,
     SchemaError,
@@ -40,7 +41,7 @@ from ..schemas import (
     tighten,
 )
 from .arrays import ArrayReader
-from .catalog import Add, Catalog, Operation, SetRights, State
+from .catalog import Add, Catalog, Operation, SetRights, State, Withdraw
 from .ingest import WriteReport, write
 from .layout import parse_array
 from .options import WriteOptions
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from .compact import CompactReport, GcReport
     from .verify import VerifyReport
 
+GROUNDS = ("consent", "licence", "court", "error", "safety")
+"""Why an episode may be withdrawn: the words of a rights record's ``withdrawal.ground``."""
+
 _BLOCK_BYTES = 16 << 20
 _OPEN_SEGMENTS = 64
 
@@ -60,7 +64,7 @@ def _silent(_stream: str, _samples: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Segment:
+class OpenSegment:
     """An opened segment: its arrays and their documents by path, and its table of episodes."""
 
     header: Mapping[str, Json]
@@ -68,6 +72,22 @@ class _Segment:
     arrays: Mapping[str, ArrayReader]
     slots: Mapping[str, int]
     table: Mapping[str, Sequence[Any]]
+
+    def stream(self, name: str, row: int) -> tuple[ArrayReader, int, int]:
+        """Return the reader of a stream's array, and the slots ``[start, stop)`` of an episode in it.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such stream.
+        """
+        for path, array in self.arrays.items():
+            clock, _, found = path.partition("/")
+            if found == name:
+                start = int(self.table[f"{clock}.start"][row])
+                return array, start, start + int(self.table[f"{clock}.length"][row])
+        names = ", ".join(path.partition("/")[2] for path in self.arrays)
+        raise NotFoundError(f"there is no stream {name!r}; there are {names}")
 
 
 @dataclass(slots=True)
@@ -80,7 +100,7 @@ class Store:
     storage: Storage
     catalog: Catalog
     state: State
-    _segments: OrderedDict[str, _Segment] = field(default_factory=OrderedDict)
+    _segments: OrderedDict[str, OpenSegment] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -147,6 +167,40 @@ class Store:
 
         self.state = self.catalog.commit(build, author=author or whoami())
         return tuple(changed)
+
+    def withdraw(
+        self, keys: Iterable[str], ground: str, note: str = "", *, author: str = ""
+    ) -> tuple[str, ...]:
+        """Take episodes back, and return the ids of those that went. They may not come back.
+
+        They are gone for every reader at once; their bytes go with the next `compact` and `gc`, and from
+        public places with the next publish.
+
+        Parameters
+        ----------
+        ground
+            Why, in a word that becomes public: one of `GROUNDS`.
+        note
+            What else there is to say. It stays in this store.
+
+        Raises
+        ------
+        NotFoundError
+            If an episode is not there; nothing was withdrawn.
+        SchemaError
+            If the ground is none of `GROUNDS`.
+        """
+        if ground not in GROUNDS:
+            raise SchemaError([Problem("ground", f"is {ground!r}; must be one of {', '.join(GROUNDS)}")])
+        wanted = tuple(dict.fromkeys(self.find(key) for key in keys))
+        gone: list[str] = []
+
+        def build(state: State) -> list[Operation]:
+            gone[:] = [episode for episode in wanted if episode in state.episodes]
+            return [Withdraw(episodes=tuple(gone), ground=ground, note=note)] if gone else []
+
+        self.state = self.catalog.commit(build, author=author or whoami())
+        return tuple(gone)
 
     # ------------------------------------------------------------ reading
 
@@ -230,7 +284,7 @@ class Store:
         }
         return replace(header, clocks=clocks, streams=streams, rights=_pinned(header))
 
-    def _header(self, episode: str) -> tuple[_Segment, int, Episode]:
+    def _header(self, episode: str) -> tuple[OpenSegment, int, Episode]:
         """Return an episode's segment, its row in it, and its header with the rights of the log."""
         where = self.state.episodes[episode]
         segment = self._segment(where.segment)
@@ -242,11 +296,11 @@ class Store:
             raise DamageError(place, f"episode header cannot be read: {error}") from error
         return segment, where.row, replace(header, rights=rights)
 
-    def _times(self, segment: _Segment, clock: Clock, start: int) -> Times:
+    def _times(self, segment: OpenSegment, clock: Clock, start: int) -> Times:
         times: Times = segment.arrays[f"{clock.name}/timestamp"].rows(start, start + clock.length)
         return times
 
-    def _stream(self, segment: _Segment, stream: Stream, start: int) -> Stream:
+    def _stream(self, segment: OpenSegment, stream: Stream, start: int) -> Stream:
         array = segment.arrays[f"{stream.spec.clock}/{stream.spec.name}"]
 
         def read(first: int, last: int) -> Iterator[Array]:
@@ -260,14 +314,10 @@ class Store:
     def array(self, key: str, stream: str) -> tuple[ArrayReader, int, int]:
         """Return the reader of a stream's array, and the slots ``[start, stop)`` of the episode in it."""
         where = self.state.episodes[self.find(key)]
-        segment = self._segment(where.segment)
-        for path, array in segment.arrays.items():
-            clock, _, name = path.partition("/")
-            if name == stream:
-                start = int(segment.table[f"{clock}.start"][where.row])
-                return array, start, start + int(segment.table[f"{clock}.length"][where.row])
-        names = ", ".join(path.partition("/")[2] for path in segment.arrays)
-        raise NotFoundError(f"{self.url}: episode {key} has no stream {stream!r}; it has {names}")
+        try:
+            return self._segment(where.segment).stream(stream, where.row)
+        except NotFoundError as error:
+            raise NotFoundError(f"{self.url}: episode {key}: {error}") from error
 
     # ------------------------------------------------------------ housekeeping
 
@@ -293,7 +343,7 @@ class Store:
         """Return the header of a segment: embodiment, count of episodes, and the tool that wrote it."""
         return self._segment(segment).header
 
-    def _segment(self, segment: str) -> _Segment:
+    def _segment(self, segment: str) -> OpenSegment:
         with self._lock:
             if segment in self._segments:
                 self._segments.move_to_end(segment)
@@ -316,7 +366,7 @@ def _pinned(header: Episode) -> Rights:
     return tighten(header.rights, {"source": files})
 
 
-def open_segment(storage: Storage, add: Add) -> _Segment:
+def open_segment(storage: Storage, add: Add) -> OpenSegment:
     """Open a segment: two reads, each checked against the commit log.
 
     Raises
@@ -340,7 +390,7 @@ def open_segment(storage: Storage, add: Add) -> _Segment:
         layout, length, per_shard = parse_array(member, f"{root}/{path}/zarr.json")
         arrays[path] = ArrayReader(storage, f"{root}/{path}", layout, length, per_shard, sizes)
     documents = {path: members[path] for path in arrays}
-    return _Segment(
+    return OpenSegment(
         header, documents, arrays, slots, _table(checked_read(storage, add, "episodes.parquet"), root)
     )
 

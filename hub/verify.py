@@ -26,7 +26,7 @@ from ..schemas import (
 from .arrays import ArrayReader
 from .catalog import CATALOG, Add, Catalog, File, State
 from .checkpoint import check_checkpoints
-from .storage import STAGING, Storage
+from .storage import LEVELS, STAGING, Storage
 from .store import open_segment
 
 _READ_BYTES = 16 << 20
@@ -115,7 +115,7 @@ def unclaimed(storage: Storage, claimed: Mapping[str, File]) -> Iterator[str]:
     """Yield the objects that nobody claims; nothing if the storage cannot list."""
     try:
         for key in storage.keys(""):
-            if key not in claimed and not key.startswith((f"{CATALOG}/", f"{STAGING}/")):
+            if key not in claimed and not key.startswith((f"{CATALOG}/", f"{LEVELS}/", f"{STAGING}/")):
                 yield key
     except DamageError:
         raise

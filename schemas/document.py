@@ -134,9 +134,20 @@ def from_document(cls: type[T], document: object) -> T:
     return dataclasses.replace(value, unknown=unknown) if unknown else value  # type: ignore[no-any-return]
 
 
+@cache
+def _anatomy(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(kind), get_args(kind)
+
+
+@cache
+def _pattern(pattern: str) -> re.Pattern[str]:
+    """Return a bound's pattern. Its ``$`` stands for the end, where Python's also allows a newline."""
+    return re.compile(pattern.removesuffix("$") + r"\Z")
+
+
 def _parse(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:  # noqa: PLR0911
     """Return ``value`` as an annotation wants it, or add to ``problems`` and return None."""
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin, arguments = _anatomy(kind)
     if kind is Any:
         return _parse_json(value, where, problems)
     if origin is Annotated:
@@ -225,7 +236,7 @@ def _wrong(problems: list[Problem], where: str, message: str, kind: str = "type"
 
 def _bound_problems(bound: Bound, value: Any, where: str) -> list[Problem]:
     found = []
-    if bound.pattern and not re.search(bound.pattern.removesuffix("$") + r"\Z", value):
+    if bound.pattern and not _pattern(bound.pattern).search(value):
         found.append(Problem(where, f"{value[:80]!r} does not match {bound.pattern}"))
     if bound.max_length is not None and len(value) > bound.max_length:
         found.append(Problem(where, f"is longer than {bound.max_length} characters"))

@@ -28,6 +28,11 @@ def problems_of(episode: Episode) -> list[Problem]:
         from_document(Episode, to_document(episode))
     except SchemaError as error:
         return list(error.problems)
+    return contradictions(episode)
+
+
+def contradictions(episode: Episode) -> list[Problem]:
+    """Return what in a header, each member of which is sound by itself, does not go together."""
     return [
         *_name_problems(episode),
         *(p for name, clock in episode.clocks.items() for p in _clock_problems(name, clock)),
@@ -106,7 +111,7 @@ def _stream_problems(stream: Stream, episode: Episode) -> Iterator[Problem]:
 def _spec_problems(spec: StreamSpec, where: str) -> Iterator[Problem]:
     try:
         dtype = np.dtype(spec.dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         yield Problem(f"{where}.dtype", f"{spec.dtype!r} is not a NumPy dtype")
         return
     if dtype.kind not in "biuf" or dtype.name != spec.dtype:

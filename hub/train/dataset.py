@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...schemas import Array, Episode, NotFoundError
+from ...schemas import Array, Episode, NotFoundError, StreamSpec
 from ..cache import Cache, CachedStorage
 from ..catalog import Catalog
+from ..levels import levels_of, open_level
 from ..store import Store, open_store
 from .shelf import Place, Shelf
 from .statistics import QUANTILES, Statistics, statistics_of
+from .terms import Terms, terms_of
 from .wants import Offsets, Want, WindowError, wants_of
-from .windows import Windows
+from .windows import Level, Windows
 
 _BLOCK_BYTES = 8 << 20
 
@@ -124,7 +126,35 @@ class Dataset:
             clock or specs[next(iter(asked))].clock,
             rate_hz,
             self._shares(),
+            self._levels(asked, specs),
         )
+
+    def _levels(
+        self, wants: Mapping[str, Want], specs: Mapping[str, StreamSpec]
+    ) -> dict[tuple[int, str], Level]:
+        """Find the smallest level of each store that is large enough for the pictures that are wanted."""
+        found: dict[tuple[int, str], Level] = {}
+        small = {
+            name: want.size
+            for name, want in wants.items()
+            if want.size is not None and want.crop is None and specs[name].kind == "video"
+        }
+        for number, store in enumerate(self.shelf.stores if small else ()):
+            opened: dict[tuple[int, int], Level] = {}
+            sizes = levels_of(store.storage)
+            for name, size in small.items():
+                fits = [s for s in sizes if s[0] >= size[0] and s[1] >= size[1]]
+                if fits:
+                    best = min(fits, key=lambda s: s[0] * s[1])
+                    if best not in opened:
+                        shelf = Shelf([open_level(store, best)])
+                        opened[best] = Level(shelf, {place.id: place for place in shelf.places()})
+                    found[number, name] = opened[best]
+        return found
+
+    def terms(self) -> Terms:
+        """Return under which terms what is made of these episodes may be passed on, and whom to name."""
+        return terms_of(self.shelf, self.places)
 
     def statistics(self, stream: str, shares: Sequence[float] = QUANTILES) -> Statistics:
         """Return extremes, moments and exact quantiles of each axis of a low-dimensional stream.

@@ -192,8 +192,10 @@ class Loader:
                     group, future = ready.popleft()
                     yield from self._split(group, future.result())
             finally:
-                for _, waiting in [*line, *ready]:
-                    waiting.cancel()
+                for _, fetching in line:
+                    fetching.cancel()
+                for _, decoding in ready:
+                    decoding.cancel()
 
     def _fetched(self, group: list[int], pace: _Pace) -> tuple[Plan, Fetched]:
         began = time.monotonic()

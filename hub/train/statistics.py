@@ -162,7 +162,8 @@ def _rising(values: Array, kind: np.dtype[Any]) -> NDArray[np.uint64]:
     unsigned = plain.view(np.uint32 if kind.itemsize == 4 else np.uint64).astype(np.uint64)
     top = np.uint64(1) << np.uint64(kind.itemsize * 8 - 1)
     every = (top - np.uint64(1)) | top
-    return np.where(unsigned & top, unsigned ^ every, unsigned | top)
+    keys: NDArray[np.uint64] = np.where(unsigned & top, unsigned ^ every, unsigned | top)
+    return keys
 
 
 def _falling(keys: NDArray[np.uint64], kind: np.dtype[Any]) -> Floats:

@@ -51,6 +51,8 @@ class Windows:
         Anchors and steps are at this rate instead; None: they are the clock's own.
     shares
         (E,) which share of the windows the store of each episode gets, with `Replaced`.
+    levels
+        Where smaller pictures are, by number of the store and name of the stream.
     """
 
     shelf: Shelf
@@ -59,6 +61,7 @@ class Windows:
     clock: str
     rate_hz: float | None = None
     shares: NDArray[np.float64] | None = None
+    levels: Mapping[tuple[int, str], Level] = field(default_factory=dict)
     _chunks: Chunks = field(default_factory=Chunks, repr=False)
 
     @cached_property
@@ -233,6 +236,14 @@ class Windows:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A smaller copy of the cameras of a store: its episodes by id."""
+
+    shelf: Shelf
+    places: Mapping[str, Place]
+
+
 @dataclass(slots=True)
 class _Times:
     """The times of one episode's clocks, each read once."""
@@ -279,23 +290,33 @@ class Plan:
             self._plan_stream(name, want)
 
     def _plan_stream(self, name: str, want: Want) -> None:
-        shelf = self.windows.shelf
-        segments = {row.place.segment: shelf.open(row.place.segment) for row in self.rows}
-        spec = next(iter(segments.values())).specs[name]
-        if spec.kind == "low_dim":
-            self.forms[name] = (spec, None)
-            return
-        form = form_of(spec, want) if spec.kind == "video" else None
-        self.forms[name] = (spec, form)
-        jobs: dict[tuple[int, int], Job] = {}
+        jobs: dict[tuple[str, int], Job] = {}
         for at, row in enumerate(self.rows):
-            reader = segments[row.place.segment].arrays[name]
-            start = int(segments[row.place.segment].starts[spec.clock][row.place.row])
+            segment, place = self._source(name, row)
+            spec = segment.specs[name]
+            form = form_of(spec, want) if spec.kind == "video" else None
+            first, known = self.forms.setdefault(name, (spec, form))
+            if (known.shape if known else first.shape) != (form.shape if form else spec.shape):
+                raise WindowError(
+                    f"{name}: samples of {first.shape} and {spec.shape} do not go into one batch; give a size"
+                )
+            if spec.kind == "low_dim":
+                continue
+            reader = segment.arrays[name]
+            start = int(segment.starts[spec.clock][place.row])
             for k, index in enumerate(row.picked[name].index):
                 chunk, slot = divmod(start + int(index), reader.layout.chunk)
-                job = jobs.setdefault((row.place.segment, chunk), Job(reader, chunk, form))
+                job = jobs.setdefault((reader.key, chunk), Job(reader, chunk, form))
                 job.rows.setdefault(slot, []).append(at * want.count + k)
         self.jobs[name] = list(jobs.values())
+
+    def _source(self, name: str, row: Row) -> tuple[Segment, Place]:
+        """Return where a stream of a window is read from: the store, or a level that has the episode."""
+        level = self.windows.levels.get((row.place.store, name))
+        place = level.places.get(row.place.id) if level else None
+        if level is not None and place is not None:
+            return level.shelf.open(place.segment), place
+        return self.windows.shelf.open(row.place.segment), row.place
 
     @property
     def batch_bytes(self) -> int:
@@ -354,8 +375,8 @@ class Plan:
                 left = picked.index - first
                 right = np.minimum(left + 1, len(values) - 1)
                 spherical = want.align == "slerp"
-                ends = (values[side].astype(np.float64) for side in (left, right))
-                out[at] = between(*ends, picked.part, spherical=spherical)
+                ends = [values[side].astype(np.float64) for side in (left, right)]
+                out[at] = between(ends[0], ends[1], picked.part, spherical=spherical)
         return out
 
 
