@@ -13,7 +13,7 @@ from .corpus import Bench
 from .measure import conditions, load_average
 from .report import Table
 
-TABLES = ("rows", "frames", "size", "convert", "remux")
+TABLES = ("rows", "frames", "windows", "size", "convert", "remux", "publish", "plan")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..converters.base import Converter
-from ..converters.registry import converter_for, converter_named, converters
+from ..converters.registry import converter_for, converter_named, converters, read
 from ..hub.fetch import expand, fetch, pin
 from ..schemas import Episode, NotFoundError, Rights, UnknownFormatError
-from .origin import asked_of, converter_of, with_options
+from .origin import asked_of, converter_of, trusted, with_options
 
 _MAX_DEPTH = 12
 
@@ -32,6 +32,8 @@ class Recorded:
         What was asked for on the command line, for a recording whose converter is not known yet.
     rights
         What holds for all of its episodes; None: nothing is stated.
+    untrusted
+        It is read in a confined process.
     optional
         It was found in a folder: if no converter claims it, it is passed over.
     """
@@ -41,6 +43,7 @@ class Recorded:
     format: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     rights: Rights | None = None
+    untrusted: bool = False
     optional: bool = False
 
     def episodes(self, scratch: Path) -> Iterator[Episode]:
@@ -49,14 +52,14 @@ class Recorded:
         if "://" in self.name:
             pinned = pin(self.name)
             path, revision = fetch(pinned.url, scratch), pinned.revision
-        for episode in self._reader(path).episodes(path):
+        for episode in read(self._reader(path), path):
             yield self._told(episode, revision)
 
     def _reader(self, path: Path) -> Converter:
         if self.converter is not None:
             return self.converter
         found = converter_named(self.format)() if self.format else converter_for(path)
-        return with_options(found, self.options)
+        return trusted(with_options(found, self.options), untrusted=self.untrusted)
 
     def _told(self, episode: Episode, revision: str | None) -> Episode:
         if revision is not None:
@@ -84,7 +87,9 @@ def recordings(args: argparse.Namespace, rights: Rights | None) -> list[Recorded
 def _meant(source: str, args: argparse.Namespace) -> Iterator[Recorded]:
     if "://" in source:
         for url in expand(source):
-            yield Recorded(name=url, format=args.format or "", options=asked_of(args))
+            yield Recorded(
+                name=url, format=args.format or "", options=asked_of(args), untrusted=args.untrusted
+            )
         return
     for path in _globbed(source):
         try:
@@ -118,9 +123,10 @@ def _below(folder: Path, args: argparse.Namespace, depth: int = 0) -> Iterator[R
         if path.name.startswith(".") or path.is_symlink():
             continue
         if path.is_file() and path.name.lower().endswith(endings):
-            yield Recorded(name=str(path), options=asked_of(args), optional=True)
+            yield Recorded(name=str(path), options=asked_of(args), untrusted=args.untrusted, optional=True)
         elif path.is_dir() and depth < _MAX_DEPTH:
             try:
-                yield Recorded(name=str(path), converter=with_options(converter_for(path), asked_of(args)))
+                found = with_options(converter_for(path), asked_of(args))
+                yield Recorded(name=str(path), converter=trusted(found, untrusted=args.untrusted))
             except UnknownFormatError:
                 yield from _below(path, args, depth + 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from ..converters.base import Converter
-from ..converters.registry import converter_for, converter_named
+from ..converters.registry import converter_for, converter_named, read
 from ..schemas import Episode, NotFoundError, UnknownFormatError
 from .output import MisuseError
 
@@ -39,7 +39,7 @@ class Origin:
         if self.store is not None:
             yield from self.store
         elif self.converter is not None:
-            yield from self.converter.episodes(Path(self.text))
+            yield from read(self.converter, Path(self.text))
 
     def episode(self, key: str | None) -> tuple[int, Episode]:
         """Return the episode that ``key`` means, and its number.
@@ -140,7 +140,16 @@ def converter_of(text: str, args: argparse.Namespace) -> Converter:
             if path.is_dir():
                 error.add_note(f"name the recordings in it, such as {text}/*")
             raise
-    return with_options(converter, asked_of(args))
+    return trusted(with_options(converter, asked_of(args)), untrusted=args.untrusted)
+
+
+def trusted(converter: Converter, *, untrusted: bool) -> Converter:
+    """Return the converter, confined if what it reads is not to be trusted."""
+    if not untrusted:
+        return converter
+    from ..converters import confined
+
+    return confined(converter)
 
 
 def asked_of(args: argparse.Namespace) -> dict[str, Any]:

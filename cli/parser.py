@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _look(add)
     _rights(add, verbs)
     _keep(add)
+    _sync(add)
     return parser
 
 
@@ -100,6 +101,11 @@ def _reading(verb: argparse.ArgumentParser) -> None:
         default=[],
         help="any other option of the converter, as `teleopen formats` lists them; may be repeated",
     )
+    group.add_argument(
+        "--untrusted",
+        action="store_true",
+        help="read in a confined process: no network, no other file, bounded memory and time",
+    )
 
 
 def _begin(add: Verbs) -> None:
@@ -116,6 +122,11 @@ def _begin(add: Verbs) -> None:
     verb.add_argument("src", metavar="SRC", help="file or folder of a recording")
     verb.add_argument(
         "--limit", metavar="N", type=_count, default=20, help="list no more than N episodes; 0: all (20)"
+    )
+    verb.add_argument(
+        "--draft-mapping",
+        action="store_true",
+        help="print a mapping file to fill in, for a recording that no converter knows",
     )
     _reading(verb)
     _json(verb)
@@ -250,6 +261,19 @@ def _keep(add: Verbs) -> None:
     _store(verb)
     _author(verb)
     _json(verb)
+    verb = add(
+        "derive", "verbs_keep:derive", "make smaller copies of the cameras, for training on small pictures"
+    )
+    _store(verb)
+    verb.add_argument(
+        "--resize", metavar="HxW", type=_size, required=True, help="height and width, or one number for both"
+    )
+    verb.add_argument("--video", choices=PROFILES, default="train", help="how they are stored (train)")
+    verb.add_argument(
+        "--quality", metavar="DB", type=_positive, default=37.0, help="PSNR to aim at, in dB (37)"
+    )
+    _author(verb)
+    _json(verb)
     verb = add("gc", "verbs_keep:gc", "remove what no entry of the commit log claims")
     _store(verb)
     verb.add_argument(
@@ -263,12 +287,87 @@ def _keep(add: Verbs) -> None:
     _json(verb)
 
 
+def _sync(add: Verbs) -> None:
+    verb = add("publish", "verbs_sync:publish", "publish exactly the open episodes of a store")
+    _store(verb)
+    verb.add_argument(
+        "target", metavar="TARGET", help="hf://datasets/ORG/NAME, or a folder or URL of a mirror"
+    )
+    verb.add_argument("--plan-only", action="store_true", help="tell what would be done, and send nothing")
+    verb.add_argument("--out", metavar="PLAN.json", help="with --plan-only: save the plan to a new file")
+    verb.add_argument("--apply", metavar="PLAN.json", help="carry out a saved plan, if it still holds")
+    verb.add_argument("--yes", action="store_true", help="do not ask before anything is sent")
+    verb.add_argument(
+        "--split", action="store_true", help="a target for each licence: its id is put behind TARGET"
+    )
+    verb.add_argument(
+        "--prune", action="store_true", help="also remove episodes that are merely not in this store"
+    )
+    verb.add_argument(
+        "--author", metavar="NAME", default="publisher", help="whom the public log names (publisher)"
+    )
+    verb.add_argument("--private", action="store_true", help="for the Hub: nobody but its owners may see it")
+    verb.add_argument(
+        "--gated",
+        choices=("auto", "manual"),
+        default=False,
+        help="for the Hub: whoever wants the files has to ask, and is let in by itself or by a person",
+    )
+    verb.add_argument(
+        "--single-writer",
+        action="store_true",
+        help="promise that nobody else publishes there, where a server cannot tell publishers apart",
+    )
+    verb.add_argument(
+        "--purge",
+        action="store_true",
+        help="then delete for good what withdrawn episodes left in older revisions; those are gone for all",
+    )
+    _policy(verb)
+    _json(verb)
+    verb = add("withdraw", "verbs_sync:withdraw", "take episodes of a store back, for good")
+    _store(verb)
+    verb.add_argument(
+        "episode", metavar="EPISODE", nargs="+", help="an episode: id, beginning of it or number"
+    )
+    verb.add_argument(
+        "--reason",
+        required=True,
+        choices=("consent", "licence", "court", "error", "safety"),
+        help="why; it becomes public",
+    )
+    verb.add_argument(
+        "--note", metavar="TEXT", default="", help="what else there is to say; it stays private"
+    )
+    _author(verb)
+    _json(verb)
+    verb = add("audit", "verbs_sync:audit", "check what is published anywhere, with nothing but the place")
+    verb.add_argument(
+        "target", metavar="TARGET", help="hf://datasets/ORG/NAME, or a folder or URL of a mirror"
+    )
+    verb.add_argument("--full", action="store_true", help="read and hash every file instead of a sample")
+    verb.add_argument("--revision", metavar="REV", help="an earlier state: commit, tag or generation")
+    _json(verb)
+    verb = add("pull", "verbs_sync:pull", "bring what is published home, or an earlier pull up to date")
+    verb.add_argument(
+        "target", metavar="TARGET", help="hf://datasets/ORG/NAME, or a folder or URL of a mirror"
+    )
+    verb.add_argument("dir", metavar="DIR", help="local folder of a store")
+    verb.add_argument("--revision", metavar="REV", help="an earlier state: commit, tag or generation")
+    _json(verb)
+
+
 # argparse says "invalid _positive value" unless the type raises its own error.
 def _positive(text: str) -> float:
     number = _number(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
     return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, divider, width = text.lower().partition("x")
+    return _natural(height), _natural(width if divider else height)
 
 
 def _hours(text: str) -> float:

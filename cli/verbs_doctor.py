@@ -33,7 +33,7 @@ Check = dict[str, Any]
 
 def doctor(args: argparse.Namespace) -> int:
     """Tell what this machine can do; exit code 1 if something that teleopen cannot do without is broken."""
-    checks = [*_python(), *_core(), *_codecs(), *_zarr_codec(), *_machine()]
+    checks = [*_python(), *_core(), *_codecs(), *_zarr_codec(), *_confinement(), *_machine()]
     extras = [
         {"extra": extra, "missing": missing_of(extra), "fix": pip_line(extra) if missing_of(extra) else None}
         for extra in sorted(filter(None, requirements()))
@@ -90,6 +90,15 @@ def _has_codec(codec: Any, name: str, mode: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _confinement() -> Iterator[Check]:
+    """Tell what keeps a reader of untrusted recordings in its place on this system."""
+    from ..converters import confining
+
+    for ability in confining():
+        fix = None if ability.given else "docs/untrusted.md tells what is missing and what still holds"
+        yield _check(f"confinement: {ability.name}", "ok" if ability.given else "absent", ability.detail, fix)
 
 
 def _zarr_codec() -> Iterator[Check]:

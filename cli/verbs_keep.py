@@ -7,7 +7,7 @@ import dataclasses
 from functools import cache
 from typing import Any
 
-from ..hub import open_store
+from ..hub import WriteOptions, open_store
 from ..hub.compact import compact as merge
 from ..hub.compact import gc as collect
 from ..hub.storage import open_storage
@@ -75,6 +75,37 @@ def _show_compact(document: dict[str, Any]) -> None:
         f"{megabytes(document['bytes_before'])}, now {megabytes(document['bytes_after'])}"
     )
     line("the old ones stay for readers that have them open, until `teleopen gc` collects them")
+
+
+def derive(args: argparse.Namespace) -> int:
+    """Make smaller copies of a store's cameras, or bring them up to date."""
+    from ..hub.levels import derive as make_level
+
+    store = open_store(args.store)
+    options = WriteOptions(profile=args.video, quality_db=args.quality)
+    with progress("derive", unit="samples", total=lambda: None) as note:
+        done = make_level(store, args.resize, options, author=args.author, progress=note)
+    document = {
+        "store": store.url,
+        "level": done.url,
+        "size": list(args.resize),
+        "added": list(done.written.added),
+        "already_there": len(store) - len(done.written.added),
+        "withdrawn": list(done.withdrawn),
+        "rights_changed": list(done.rights),
+    }
+    report(document, _show_derive, as_json=args.json)
+    return 0
+
+
+def _show_derive(document: dict[str, Any]) -> None:
+    height, width = document["size"]
+    line(f"{document['level']}: cameras at {height} × {width}")
+    line(f"added {amount(len(document['added']), 'episode')}; {document['already_there']} were there")
+    for what, word in (("withdrawn", "left it"), ("rights_changed", "got the rights they have in the store")):
+        if document[what]:
+            line(f"{amount(len(document[what]), 'episode')} {word}")
+    line("windows of pictures no larger than these are read from here")
 
 
 def gc(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..converters.registry import converters
@@ -67,6 +68,11 @@ def _show_formats(document: dict[str, Any]) -> None:
 
 def probe(args: argparse.Namespace) -> int:
     """Tell what a recording is and what it holds."""
+    if args.draft_mapping:
+        from ..converters import draft_mapping
+
+        report({"source": args.src, "mapping": draft_mapping(Path(args.src))}, _show_draft, as_json=args.json)
+        return 0
     origin = opened(args.src, args)
     limit = args.limit or None
     episodes = list(islice(enumerate(origin), limit and limit + 1))
@@ -79,6 +85,11 @@ def probe(args: argparse.Namespace) -> int:
     }
     report(document, _show_probe, as_json=args.json)
     return 0
+
+
+def _show_draft(document: dict[str, Any]) -> None:
+    for text in document["mapping"].splitlines():
+        line(text)
 
 
 def _show_probe(document: dict[str, Any]) -> None:

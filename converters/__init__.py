@@ -1,6 +1,24 @@
 """Source formats: one file each, found because it lies here. A converter ends where an Episode begins."""
 
 from .base import Converter, Format
-from .registry import converter_for, converter_named, converters
+from .registry import (
+    confined,
+    confining,
+    converter_for,
+    converter_named,
+    converters,
+    draft_mapping,
+    read,
+)
 
-__all__ = ["Converter", "Format", "converter_for", "converter_named", "converters"]
+__all__ = [
+    "Converter",
+    "Format",
+    "confined",
+    "confining",
+    "converter_for",
+    "converter_named",
+    "converters",
+    "draft_mapping",
+    "read",
+]

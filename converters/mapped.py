@@ -56,6 +56,10 @@ class Mapped:
         except (TeleopenError, OSError, ValueError):
             return False
 
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """Return what is read beside a file that was named: its mapping."""
+        return (path.parent,) if path.is_file() else ()
+
     def episodes(self, path: Path) -> Iterator[Episode]:
         """Yield the episodes of each file, file by file in the order of the numbers in their names."""
         place = Path(self.mapping) if self.mapping is not None else _beside(path)

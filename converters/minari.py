@@ -106,6 +106,10 @@ class Minari:
             return False
         return b'"total_episodes"' in begins and b'"data_format"' in begins
 
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """Return what is read beside a file that was named: its ``metadata.json``."""
+        return (path.parent,) if path.is_file() else ()
+
     def episodes(self, path: Path) -> Iterator[Episode]:
         """Yield the episodes."""
         dataset = _Dataset.open(path)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..schemas import UnknownFormatError
+from ..schemas import Episode, UnknownFormatError
+from ._checks import checked
 from .base import Converter
+
+if TYPE_CHECKING:
+    from ._sandbox import Ability
 
 _NOT_CONVERTERS = {"base", "registry"}
 
@@ -56,3 +62,39 @@ def converter_for(path: Path) -> Converter:
         rivals = " and ".join(c.format.name for c in claims)
         raise UnknownFormatError(f"{path}: {rivals} both claim this; say which with --format")
     return claims[0]
+
+
+def read(converter: Converter, path: Path) -> Iterator[Episode]:
+    """Yield the episodes of ``path``, with what their rows say against their contracts among the warnings.
+
+    The door by which episodes leave this room: what holds for every format is done here, and no converter
+    can forget it. Raises what `Converter.episodes` raises.
+    """
+    return checked(converter.episodes(path))
+
+
+def confined(converter: Converter) -> Converter:
+    """Return the converter with all of its reading done in a confined process; docs/untrusted.md."""
+    from ._confined import confined as wrapped
+
+    return wrapped(converter)
+
+
+def confining() -> tuple[Ability, ...]:
+    """Return what this system can do to confine a reader, tried in a process of its own."""
+    from ._confined import abilities
+
+    return abilities()
+
+
+def draft_mapping(path: Path) -> str:
+    """Return a mapping file to fill in, for a recording of tables or topics; docs/formats/mapped.md.
+
+    Raises
+    ------
+    FormatError
+        If it holds no tables that can be read.
+    """
+    from ._mapping_draft import draft
+
+    return draft(path)

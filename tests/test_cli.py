@@ -672,3 +672,37 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         _, err = process.communicate()
     assert process.returncode == 141
     assert err == b""
+
+
+# ---------------------------------------------------------------- recordings nobody trusts or knows
+
+
+def test_an_untrusted_recording_is_read_in_a_confined_process(tmp_path: Path, ask: Ask) -> None:
+    sample = str(Path(entry.__file__).parent / "sample" / "mobile_aloha.hdf5")
+    plain = ask("convert", sample, str(tmp_path / "plain"), "--video", "stream")
+    confined = ask("convert", sample, str(tmp_path / "confined"), "--video", "stream", "--untrusted")
+    assert confined["added"] == plain["added"]
+    assert confined["stored_bytes"] == plain["stored_bytes"]
+
+
+def test_a_mapping_is_drafted_for_what_no_converter_knows(tmp_path: Path, run: Run, ask: Ask) -> None:
+    import numpy as np
+
+    np.savez(tmp_path / "lab.npz", joints=np.zeros((5, 3), np.float32))
+    code, out, _ = run("probe", str(tmp_path / "lab.npz"), "--draft-mapping")
+    assert code == 0
+    (tmp_path / "lab.toml").write_text(out)
+    words = ("--format", "mapped", "--option", f"mapping={tmp_path / 'lab.toml'}")
+    done = ask("convert", str(tmp_path / "lab.npz"), str(tmp_path / "store"), *words)
+    assert len(done["added"]) == 1
+
+
+def test_a_level_is_made_and_told(tmp_path: Path, ask: Ask, run: Run) -> None:
+    store = str(tmp_path / "store")
+    ask("convert", recording(tmp_path / "a.made", 0, 1), store)
+    done = ask("derive", store, "--resize", "24x32")
+    assert (done["size"], len(done["added"])) == ([24, 32], 2)
+    assert run("verify", f"{store}/levels/24x32")[0] == 0
+    assert ask("derive", store, "--resize", "24x32")["already_there"] == 2
+    with pytest.raises(SystemExit, match="2"):
+        run("derive", store, "--resize", "24by32")

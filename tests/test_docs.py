@@ -40,7 +40,7 @@ def test_every_option_has_help_and_is_documented(verb: str) -> None:
     assert READING is not None
     for action in VERBS[verb]._actions:
         assert action.help, action
-        shared = action.dest in {"format", "rate", "instruction", "option"}
+        shared = action.dest in {"format", "rate", "instruction", "option", "untrusted"}
         place = READING[1] if shared else SECTIONS[verb]
         for option in action.option_strings:
             if option not in {"-h", "--help"}:
