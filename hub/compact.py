@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ..schemas import ConflictError, StoreError, canonical
 from . import disk
-from .catalog import CATALOG, Add, Operation, Replace, State
+from .catalog import Add, Operation, Replace, State
 from .copying import CopiedSegment, told_of
 from .session import is_alive, session
-from .storage import LEVELS, STAGING, Storage
+from .storage import Storage, is_garbage
 from .store import Store, open_segment, whoami
 from .verify import claims
 
@@ -163,7 +163,7 @@ def _unclaimed_folders(storage: Storage, claimed: set[str]) -> dict[str, list[st
     """Return unclaimed objects by the segment folder (or single file) they belong to."""
     found: dict[str, list[str]] = {}
     for key in storage.keys(""):
-        if key in claimed or key.startswith((f"{CATALOG}/", f"{LEVELS}/", f"{STAGING}/")):
+        if not is_garbage(key, claimed):
             continue
         parts = key.split("/")
         found.setdefault("/".join(parts[:2]) if parts[0] == "segments" else key, []).append(key)

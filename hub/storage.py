@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -20,6 +20,12 @@ STAGING = ".staging"
 """Folder of a local store where things are built; no reader looks into it."""
 LEVELS = "levels"
 """Folder of smaller copies of the cameras, each a store of its own; see `teleopen.hub.levels`."""
+
+# What a published place holds besides the store: `teleopen.hub.sync`.
+_PUBLISHED_FILES = frozenset(
+    {".gitattributes", "NOTICE", "README.md", "croissant.json", "manifest.json", "revocations.json"}
+)
+_PUBLISHED_FOLDERS = ("LICENSES/", "generations/", "index/", "objects/")
 
 _PART_BYTES = 255
 _BLOCK_BYTES = 8 << 20
@@ -105,6 +111,19 @@ class Storage(Protocol):
 
     def staging(self) -> Path:
         """Return a local folder to build in, which `put_folder` can take from."""
+
+
+def is_garbage(key: str, claimed: Container[str]) -> bool:
+    """Tell whether an object belongs to nobody.
+
+    Parameters
+    ----------
+    claimed
+        What the commit log tells of. The log itself, what is being built, levels, and the documents of a
+        published place are no garbage either.
+    """
+    kept = ("catalog/", f"{STAGING}/", f"{LEVELS}/", *_PUBLISHED_FOLDERS)
+    return key not in claimed and key not in _PUBLISHED_FILES and not key.startswith(kept)
 
 
 def safe_key(key: str) -> str:

@@ -24,9 +24,9 @@ from ..schemas import (
     strict_json,
 )
 from .arrays import ArrayReader
-from .catalog import CATALOG, Add, Catalog, File, State
+from .catalog import Add, Catalog, File, State
 from .checkpoint import check_checkpoints
-from .storage import LEVELS, STAGING, Storage
+from .storage import Storage, is_garbage
 from .store import open_segment
 
 _READ_BYTES = 16 << 20
@@ -115,7 +115,7 @@ def unclaimed(storage: Storage, claimed: Mapping[str, File]) -> Iterator[str]:
     """Yield the objects that nobody claims; nothing if the storage cannot list."""
     try:
         for key in storage.keys(""):
-            if key not in claimed and not key.startswith((f"{CATALOG}/", f"{LEVELS}/", f"{STAGING}/")):
+            if is_garbage(key, claimed):
                 yield key
     except DamageError:
         raise

@@ -107,8 +107,8 @@ def test_json_that_changes_its_type_loses_nothing(tmp_path: Path) -> None:
     assert episode.streams["extra.t.x"].values().tolist() == [1, 2.5]
     assert episode.streams["extra.t.x.count"].values().tolist() == [1, 1, 0, 0]
     # Every message is an event, since one of them has a text; where there is none, the list is empty.
-    told = [(event.start_ns, event.text or event.attributes["x@text"]) for event in episode.events]
-    assert told == [(0, []), (1, []), (2, "off"), (3, [])]
+    texts = [(event.start_ns, event.text or event.attributes["x@text"]) for event in episode.events]
+    assert texts == [(0, []), (1, []), (2, "off"), (3, [])]
 
 
 def test_joints_are_told_apart_by_name_not_by_place(tmp_path: Path) -> None:

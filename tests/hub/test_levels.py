@@ -93,3 +93,11 @@ def test_housekeeping_leaves_levels_alone(store: Store) -> None:
 def test_pictures_are_not_made_larger(store: Store) -> None:
     with pytest.raises(SchemaError, match="smaller than 96"):
         derive(store, (96, 128))
+
+
+def test_housekeeping_leaves_the_documents_of_a_published_place_alone(store: Store) -> None:
+    for key in ("README.md", "NOTICE", "manifest.json", "LICENSES/MIT.txt", "index/episodes.parquet"):
+        store.storage.create(key, b"of a published place")
+    store.storage.create("segments/0123/left", b"by nobody")
+    assert store.verify().unclaimed == ("segments/0123/left",)
+    assert store.gc(grace_s=0).removed == ("segments/0123",)

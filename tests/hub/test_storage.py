@@ -509,7 +509,8 @@ def test_a_server_that_ignores_ranges_is_told(tmp_path: Path) -> None:
             storage.read("a/x", 10, 20)
 
 
-def test_a_failing_server_is_no_absence() -> None:
+def test_a_failing_server_is_no_absence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("teleopen.hub.web.FIRST_PAUSE_S", 0.0)
     with serving(Broken) as url:
         storage = open_storage(url)
     for server in (serving(Broken), serving(Broken)):

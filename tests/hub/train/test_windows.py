@@ -116,8 +116,8 @@ def test_a_rate_makes_its_own_anchors(dataset: Dataset) -> None:
 
 def test_pictures_come_in_the_form_that_is_asked_for(dataset: Dataset) -> None:
     def drawn(**form: Any) -> NDArray[Any]:
-        drawn: NDArray[Any] = dataset.windows({CAMERA: Want(steps=(0,), **form)}).batch([0], [7])[CAMERA]
-        return drawn[0, 0]
+        batch = dataset.windows({CAMERA: Want(steps=(0,), **form)}).batch([0], [7])
+        return np.asarray(batch[CAMERA][0, 0])
 
     whole = truth(0, CAMERA)[7]
     np.testing.assert_array_equal(drawn(layout="hwc"), whole)
