@@ -5,15 +5,12 @@ Each fact comes with the file of the recorder that it was read from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..schemas import UNKNOWN, ActionContract, ActionPart, Array, Json
+from ..schemas import UNKNOWN, ActionContract, ActionPart, Json
 from ._hdf5 import Field
 
-_MOST_LAG = 10
 _VIPERX = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
 _COBOT = ("joint0", "joint1", "joint2", "joint3", "joint4", "joint5", "gripper")
 
@@ -156,30 +153,3 @@ def dialect_of(fields: Mapping[str, Field], attributes: Mapping[str, Json]) -> D
     if "base_action" in fields:
         return DIALECTS["mobile-aloha"]
     return DIALECTS["aloha" if sim is False else "unknown"]
-
-
-def contradictions(action: Array, state: Array, dialect: Dialect) -> Iterator[str]:
-    """Tell what in the rows of 14 columns contradicts a dialect: a leader's joints, followed by the arms'."""
-    if state.shape != action.shape or not (np.isfinite(action).all() and np.isfinite(state).all()):
-        return
-    action, state = action.astype(np.float64), state.astype(np.float64)
-    grippers = [i for i, axis in enumerate(dialect.axes) if axis.endswith("gripper")]
-    ends = np.quantile(action[:, grippers], [0, 1])
-    if dialect.scaled_grippers and (ends[0] < -0.5 or ends[1] > 1.5):
-        yield f"gripper commands reach from {ends[0]:.3g} to {ends[1]:.3g}; 0 to 1 was expected"
-    if len(action) <= 2 * _MOST_LAG or np.ptp(action, axis=0).max() < 1e-3:
-        return
-    if np.array_equal(action[:-1], state[1:]):
-        yield "action is the next row's state: it was computed afterwards, and is no leader's position"
-        return
-    arms = np.setdiff1d(np.arange(action.shape[1]), grippers)
-    errors = {lag: _error(action[:, arms], state[:, arms], lag) for lag in range(-_MOST_LAG, _MOST_LAG + 1)}
-    best = min(errors, key=errors.__getitem__)
-    if best < 0 and errors[best] < errors[0] / 2:
-        yield f"the arms are {-best} rows ahead of action: rows may be shifted, or action is no command"
-
-
-def _error(action: Array, state: Array, lag: int) -> float:
-    """Return the mean square of ``action[t] - state[t + lag]``."""
-    rows = len(action) - abs(lag)
-    return float(np.mean((action[max(0, -lag) :][:rows] - state[max(0, lag) :][:rows]) ** 2))

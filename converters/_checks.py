@@ -172,25 +172,26 @@ def _moved(claim: _Claim, partner: _Partner, action: Rows, state: Rows) -> Itera
             f"(correlation {value.best:.2f}, error {_told(figures.error)} of the variance)"
         )
     elif mode == "absolute" and partner.comparable and figures.looks_delta:
-        yield from _scaled(claim, name, figures) or [
+        yield _scaled(claim, name, figures) or (
             f"{claim}: is declared absolute, and the data say delta: it goes with the changes of {name} "
             f"(correlation {change.best:.2f}), not with its values (error {_told(figures.shape_error)} of "
             "the variance)"
-        ]
+        )
     else:
-        yield from _scaled(claim, name, figures) if partner.comparable and mode == "absolute" else ()
+        if partner.comparable and mode == "absolute" and (scaled := _scaled(claim, name, figures)):
+            yield scaled
         if partner.same_rows:
             yield from _shifted(claim, name, figures)
 
 
-def _scaled(claim: _Claim, name: str, figures: Motion) -> list[str]:
+def _scaled(claim: _Claim, name: str, figures: Motion) -> str:
+    """Return what tells that one of the two is in degrees; empty if nothing does."""
     word = figures.scale_of_degrees
-    if not word:
-        return []
-    return [
+    told = (
         f"{claim}: is declared in the unit of {name}, and is {_told(figures.scale)} times as large "
         f"(correlation {figures.value.best:.2f}): its numbers look like {word}"
-    ]
+    )
+    return told if word else ""
 
 
 def _shifted(claim: _Claim, name: str, figures: Motion) -> Iterator[str]:

@@ -154,7 +154,7 @@ def _standard(rows: Rows) -> Rows:
 
 
 def copied_from(action: Rows, state: Rows) -> int | None:
-    """Return k if ``action[t]`` is ``state[t + k]`` bit for bit, 0 or 1; None if neither, or nothing moves."""
+    """Return k if ``action[t]`` is ``state[t + k]`` bit for bit: 0, 1, or None if neither."""
     if len(action) < LEAST_ROWS or np.ptp(action, axis=0).max() < _LEAST_MOTION:
         return None
     return next((k for k in (0, 1) if np.array_equal(action[: len(action) - k], state[k:])), None)

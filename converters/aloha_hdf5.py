@@ -68,7 +68,7 @@ from ..schemas import (
 )
 from ..schemas.episode import Fate
 from ..schemas.validate import has_controls
-from ._aloha import DIALECTS, Dialect, contradictions, dialect_of
+from ._aloha import DIALECTS, Dialect, dialect_of
 from ._aloha_cameras import Cameras, Read, stream_name
 from ._hdf5 import MAGIC, UNWRITTEN, Field, Hdf5, open_hdf5
 from ._jpeg import ChannelOrder
@@ -249,7 +249,6 @@ class _Draft:
             self._drop(name, why)
         for name, value in self.hdf5.attributes.items():
             self._tell(name, value, "extra.attributes")
-        self._compare()
 
     def _refuse(self, where: str, why: str, advice: str = "") -> NoReturn:
         raise FormatError(str(self.hdf5.path), where, why, advice)
@@ -440,17 +439,6 @@ class _Draft:
             "values": self.values,
         }
         return {name: member for name, member in members.items() if member}
-
-    def _compare(self) -> None:
-        """Warn where the first rows contradict what the dialect says of them."""
-        if not self.streams["action"].spec.axes:
-            return
-        rows = min(self.length, _CHECKED_ROWS)
-        action, state = (
-            next(self.hdf5.rows(self.hdf5.fields[name], 0, rows, rows))
-            for name in ("action", "observations/qpos")
-        )
-        self.warnings += contradictions(action, state, self.dialect)
 
 
 def _speaks_of_rights(name: str) -> bool:
