@@ -13,7 +13,19 @@ from .corpus import Bench
 from .measure import conditions, load_average
 from .report import Table
 
-TABLES = ("rows", "frames", "windows", "size", "convert", "remux", "publish", "plan")
+TABLES = (
+    "rows",
+    "frames",
+    "windows",
+    "streaming",
+    "size",
+    "convert",
+    "formats",
+    "remux",
+    "publish",
+    "plan",
+    "replay",
+)
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

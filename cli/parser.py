@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _rights(add, verbs)
     _keep(add)
     _sync(add)
+    _export(add)
     return parser
 
 
@@ -204,6 +205,105 @@ def _look(add: Verbs) -> None:
     verb.add_argument("--columns", metavar="N", type=_natural, default=8, help="frames per camera (8)")
     _reading(verb)
     _json(verb)
+    verb = add("view", "verbs_view:view", "replay one episode in the viewer: Rerun, of the extra `viewer`")
+    verb.add_argument("src", metavar="SRC#EPISODE", help="an episode of a store or of a recording")
+    verb.add_argument("--web", action="store_true", help="show it in a browser of this machine")
+    verb.add_argument(
+        "--port", metavar="N", type=_natural, default=0, help="port of the browser's page (any that is free)"
+    )
+    verb.add_argument("--save", metavar="FILE.rrd", help="keep it as a file that `rerun` opens")
+    verb.add_argument(
+        "--at",
+        metavar="FRAME|SECONDS",
+        type=_moment,
+        help="frame (120) or time (4.0s) that the window begins at",
+    )
+    _robot(verb)
+    _reading(verb)
+    _json(verb)
+    verb = add(
+        "shot", "verbs_view:shot", "take a picture of the viewer that shows one episode; needs no display"
+    )
+    verb.add_argument("src", metavar="SRC#EPISODE", help="an episode of a store or of a recording")
+    verb.add_argument("out", metavar="OUT.png", help="the picture to write")
+    verb.add_argument(
+        "--at", metavar="FRAME|SECONDS", type=_moment, help="frame (120) or time (4.0s) to show (the middle)"
+    )
+    verb.add_argument(
+        "--backend",
+        default="auto",
+        choices=("auto", "native", "xvfb", "chromium"),
+        help="what draws: the viewer without a window, in a window without a screen, a browser (auto)",
+    )
+    _robot(verb)
+    _reading(verb)
+    _json(verb)
+
+    _look_at_many(add)
+
+
+def _look_at_many(add: Verbs) -> None:
+    verb = add(
+        "events",
+        "verbs_browse:events",
+        "tell what is odd about episodes: gaps, frozen cameras, jumps, limits",
+    )
+    verb.add_argument("src", metavar="STORE|SRC[#EPISODE]", help="a store, a recording, or one episode of it")
+    verb.add_argument("--no-cameras", action="store_true", help="do not decode any picture")
+    _robot(verb)
+    _reading(verb)
+    _json(verb)
+    verb = add("compare", "verbs_browse:compare", "replay two episodes side by side, with one cursor")
+    verb.add_argument("a", metavar="A#EPISODE", help="an episode of a store or of a recording")
+    verb.add_argument("b", metavar="B#EPISODE", help="another, of the same or of another")
+    verb.add_argument(
+        "--align",
+        choices=("start", "time", "phase"),
+        default="start",
+        help="begin both at 0, or keep the time of day, or lay the phases of B over those of A (start)",
+    )
+    verb.add_argument("--web", action="store_true", help="show it in a browser of this machine")
+    verb.add_argument(
+        "--port", metavar="N", type=_natural, default=0, help="port of the page (any that is free)"
+    )
+    verb.add_argument("--save", metavar="FILE.rrd", help="keep it as a file that `rerun` opens")
+    _robot(verb)
+    _reading(verb)
+    _json(verb)
+    verb = add(
+        "browse", "verbs_browse:browse", "show the episodes of a store as cards, with filters and links"
+    )
+    _store(verb)
+    verb.add_argument("--task", metavar="TEXT", default="", help="only episodes whose task holds this")
+    verb.add_argument(
+        "--licence", metavar="ID", default="", help="only episodes under this licence, as in CC-BY-4.0"
+    )
+    verb.add_argument("--open-only", action="store_true", help="only episodes that may be passed on")
+    verb.add_argument(
+        "--limit", metavar="N", type=_natural, default=24, help="no more than so many cards (24)"
+    )
+    verb.add_argument("--web", action="store_true", help="show it in a browser of this machine")
+    verb.add_argument(
+        "--serve", action="store_true", help="open nothing: serve the catalogue, for a viewer that is open"
+    )
+    verb.add_argument(
+        "--port", metavar="N", type=_natural, default=0, help="port of the catalogue (any that is free)"
+    )
+    verb.add_argument("--cache", metavar="DIR", help="where recordings are kept (the user's cache)")
+    verb.add_argument(
+        "--cache-size", metavar="GB", type=_positive, default=4.0, help="what the cache is kept below (4)"
+    )
+    _json(verb)
+
+
+def _robot(verb: argparse.ArgumentParser) -> None:
+    """Add which robot is drawn, and whose limits hold."""
+    group = verb.add_argument_group("which robot it is")
+    group.add_argument(
+        "--robot", metavar="NAME", help="a bundled robot, such as so101; `none` (what the episode says)"
+    )
+    group.add_argument("--urdf", metavar="FILE", help="a robot of your own")
+    group.add_argument("--joint-unit", choices=("rad", "deg"), help="of joints whose unit nobody has told")
 
 
 def _rights(add: Verbs, verbs: _Group) -> None:
@@ -357,6 +457,32 @@ def _sync(add: Verbs) -> None:
     _json(verb)
 
 
+def _export(add: Verbs) -> None:
+    verb = add("export", "verbs_export:export", "write the open episodes of a store in another format")
+    _store(verb)
+    verb.add_argument("dir", metavar="DIR", help="new folder")
+    verb.add_argument("--to", required=True, choices=("lerobot-v3",), help="the format")
+    verb.add_argument(
+        "--all", action="store_true", help="also what is not open, for use in the house; the card says so"
+    )
+    verb.add_argument(
+        "--episode",
+        metavar="E",
+        action="append",
+        help="only this episode: id, beginning of it or number; may be repeated",
+    )
+    verb.add_argument("--licence", metavar="ID", help="the class that goes, where there are several")
+    verb.add_argument("--clock", metavar="NAME", help="whose samples become rows (that of the commands)")
+    verb.add_argument(
+        "--align",
+        choices=("drop", "previous"),
+        default="drop",
+        help="streams on other clocks: leave them out, or take the latest sample before each row (drop)",
+    )
+    _policy(verb)
+    _json(verb)
+
+
 # argparse says "invalid _positive value" unless the type raises its own error.
 def _positive(text: str) -> float:
     number = _number(text)
@@ -382,6 +508,19 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
+def _moment(text: str) -> int | float:
+    # A whole number is a frame; one with a point or an s is seconds.
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no frame, such as 120, and no time, such as 4.0s")
+    return seconds
 
 
 def _count(text: str) -> int:

@@ -17,6 +17,7 @@ from .output import heading, line, megabytes, report, table
 
 _MODULES = {"google-crc32c": "google_crc32c", "huggingface-hub": "huggingface_hub", "pillow": "PIL"}
 _LITTLE_SPACE = 2 << 30
+_RERUN = "0.41"  # as the extra and viewer/rerun.py pin it
 _CODECS = (
     # What has it, r(ead) or w(rite), the names that FFmpeg may have it under, whether teleopen needs it.
     ("H.264 decoder", "r", ("h264",), True),
@@ -33,7 +34,7 @@ Check = dict[str, Any]
 
 def doctor(args: argparse.Namespace) -> int:
     """Tell what this machine can do; exit code 1 if something that teleopen cannot do without is broken."""
-    checks = [*_python(), *_core(), *_codecs(), *_zarr_codec(), *_confinement(), *_machine()]
+    checks = [*_python(), *_core(), *_codecs(), *_zarr_codec(), *_confinement(), *_viewer(), *_machine()]
     extras = [
         {"extra": extra, "missing": missing_of(extra), "fix": pip_line(extra) if missing_of(extra) else None}
         for extra in sorted(filter(None, requirements()))
@@ -112,6 +113,37 @@ def _zarr_codec() -> Iterator[Check]:
         yield _check(name, "broken", f"is not registered: {type(error).__name__}: {error}", fix)
     else:
         yield _check(name, "ok", f"{found.__module__}.{found.__qualname__}")
+
+
+def _viewer() -> Iterator[Check]:
+    """Check what the viewer needs beside its extra; nothing of it is needed for anything else."""
+    from ..viewer.renderers import FONTS, GRAPHICS, fonts, has_vulkan, video_decoder
+
+    found = installed("rerun-sdk")
+    fits = found is not None and found.startswith(f"{_RERUN}.")
+    state = "ok" if fits else "absent" if found is None else "old"
+    yield _check("viewer: Rerun", state, found or "not installed", None if fits else pip_line("viewer"))
+    graphics = has_vulkan()
+    yield _check(
+        "viewer: Vulkan",
+        "ok" if graphics else "absent",
+        "a driver is there" if graphics else "without it, no window and no picture of one",
+        None if graphics else f"apt install {GRAPHICS}",
+    )
+    version, fine = video_decoder()
+    yield _check(
+        "viewer: ffmpeg",
+        "ok" if fine else "old" if version else "absent",
+        version or "without it, the viewer in a window shows no H.264 or HEVC; in a browser it does",
+        None if fine else "apt install ffmpeg (5.1 or newer)",
+    )
+    names = fonts()
+    yield _check(
+        "viewer: fonts",
+        "ok" if names else "absent",
+        ", ".join(names) or "Chinese, Japanese and Korean texts are boxes",
+        None if names else f"apt install {FONTS}",
+    )
 
 
 def _machine() -> Iterator[Check]:

@@ -99,7 +99,7 @@ def plots(episode: Episode, span: tuple[float, float]) -> Iterator[Image]:
     """Draw all low-dimensional streams; what has few axes shares a band with its neighbours."""
     found: list[_Plot] = []
     skipped: list[str] = []
-    for pair in _pairs(episode):
+    for pair in pairs(episode):
         if all(_is_drawable(stream) for stream in pair if stream):
             found.append(_Plot.of(episode, *pair))
         else:
@@ -121,7 +121,7 @@ def _share_a_row(plots: list[_Plot]) -> bool:
     return all(len(p.rows) == 1 for p in plots) and sum(p.columns for p in plots) <= _COLUMNS
 
 
-def _pairs(episode: Episode) -> list[tuple[Stream | None, Stream | None]]:
+def pairs(episode: Episode) -> list[tuple[Stream | None, Stream | None]]:
     """Return all observed streams and commands, side by side where they speak of the same axes."""
     low = {n: s for n, s in episode.streams.items() if s.spec.kind == "low_dim" and s.length}
     commands = {n: s for n, s in low.items() if n == "action" or n.startswith("action.")}

@@ -1,0 +1,112 @@
+"""Verbs that replay one episode in the viewer, or take a picture of that."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..schemas import Episode, Event, NotFoundError
+from ..viewer.checks import anomalies
+from ..viewer.robots import limits
+from .origin import Origin, opened, split
+from .output import line, megabytes, report, say
+from .verbs_browse import arms_of
+
+if TYPE_CHECKING:
+    from ..viewer.plan import RecordOptions
+
+
+def view(args: argparse.Namespace) -> int:
+    """Replay one episode: in a window, in a browser, or as a file for later."""
+    from ..viewer import show
+    from ..viewer.record import write
+    from ..viewer.scene import robots
+
+    if not (args.save or args.web or show.has_display()):
+        error = NotFoundError("there is no display here to open a window on")
+        error.add_note(
+            "--web shows it in a browser, --save FILE.rrd keeps it, `teleopen shot` takes a picture"
+        )
+        raise error
+    origin, number, episode = chosen(args)
+    with tempfile.TemporaryDirectory(prefix="teleopen-") as folder:
+        path = Path(args.save) if args.save else Path(folder, "episode.rrd")
+        arms = arms_of(episode, args)
+        options = options_of(origin, number, episode, anomalies(episode, limits(arms), pictures=False))
+        write(episode, path, options, extend=robots(arms))
+        if args.save:
+            document = {**_about(args, number, episode), "bytes": path.stat().st_size}
+            report(document, lambda d: line(f"{d['file']}: {megabytes(d['bytes'])}"), as_json=args.json)
+        if args.web:
+            show.web(
+                [path], lambda address: say(f"open {address} in a browser; Ctrl-C ends it"), port=args.port
+            )
+        elif not args.save:
+            show.window([path], None if args.at is None else partial(_go, args.at))
+    return 0
+
+
+def _go(at: float, port: int) -> None:
+    """Bring the viewer that listens on a port to a frame or a time of the episode."""
+    from ..viewer.rerun import connected
+    from ..viewer.timing import EPISODE_TIME, FRAME
+
+    if isinstance(at, int):
+        connected(port).set_time(FRAME, sequence=at, play_state="paused")
+    else:
+        connected(port).set_time(EPISODE_TIME, duration=at, play_state="paused")
+
+
+def shot(args: argparse.Namespace) -> int:
+    """Take a picture of the viewer that replays one episode; no display is needed."""
+    from ..viewer.scene import robots
+    from ..viewer.shot import At
+    from ..viewer.shot import shot as take
+
+    at = None if args.at is None else At(frame=args.at) if isinstance(args.at, int) else At(seconds=args.at)
+    origin, number, episode = chosen(args)
+    arms = arms_of(episode, args)
+    options = options_of(origin, number, episode, anomalies(episode, limits(arms), pictures=False))
+    extend = robots(arms)
+    taken = take(episode, Path(args.out), at, backend=args.backend, options=options, extend=extend)
+    document = {
+        **_about(args, number, episode),
+        "backend": taken.backend,
+        "frame": taken.frame,
+        "seconds": round(taken.seconds, 6),
+        "width": taken.width,
+        "height": taken.height,
+    }
+    report(document, _show_shot, as_json=args.json)
+    return 0
+
+
+def _show_shot(document: dict[str, Any]) -> None:
+    line(
+        f"{document['file']}: frame {document['frame']} at {document['seconds']:.2f} s, "
+        f"{document['width']} x {document['height']} pixels, drawn by {document['backend']}"
+    )
+
+
+def _about(args: argparse.Namespace, number: int, episode: Episode) -> dict[str, Any]:
+    file = getattr(args, "out", None) or args.save
+    return {"source": split(args.src)[0], "number": number, "episode": episode.id, "file": file}
+
+
+def chosen(args: argparse.Namespace) -> tuple[Origin, int, Episode]:
+    """Return where the episode that the command line names comes from, its number, and itself."""
+    source, key = split(args.src)
+    origin = opened(source, args)
+    return origin, *origin.episode(key)
+
+
+def options_of(origin: Origin, number: int, episode: Episode, events: Sequence[Event] = ()) -> RecordOptions:
+    """Return how an episode is recorded: a store decides over what is in it."""
+    from ..viewer.plan import RecordOptions
+
+    closed_by = origin.store.why(episode.id) if origin.store else None
+    return RecordOptions(closed_by=closed_by, source=f"{origin.text}#{number}", events=events)
