@@ -7,11 +7,11 @@ layout with quaternions the other way round. The recorder is not public.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-from ..schemas import UNKNOWN, ActionContract, ActionPart, StreamSpec
-from ..schemas.episode import Mode, Rotation, Space
-from ._hdf5 import Field
+from ..schemas import UNKNOWN
+from ..schemas.episode import Rotation
+from ._contracts import Meaning
 
 RATE_HZ = 30.0
 RATE_SOURCE = "agibot-world/AgiBotWorld-Beta: card: cameras of 30 Hz"
@@ -22,54 +22,8 @@ _ARMS = tuple(f"{side}_arm_{i}" for side in ("left", "right") for i in range(1, 
 _HANDS = tuple(f"{side}_hand_{i}" for side in ("left", "right") for i in range(1, 7))
 _SIDES = ("left", "right")
 _XYZ, _XYZW, _WXYZ = ("x", "y", "z"), ("x", "y", "z", "w"), ("w", "x", "y", "z")
+_ROWS = {"rows": list(_SIDES)}
 _FLANGE = "Pose of the flanges, first the left arm's; the frame is told nowhere."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meaning:
-    """What a dataset is, if its rows have the shape that it should have."""
-
-    stream: str
-    shape: tuple[int, ...]
-    unit: tuple[str, ...] = (UNKNOWN,)
-    axes: tuple[str, ...] = ()
-    frame: str | None = None
-    description: str = ""
-    space: Space = "unknown"
-    mode: Mode = "absolute"
-    rotation: Rotation = "none"
-    closed: float | None = None
-    opened: float | None = None
-    evidence: str = _CARD
-
-    def spec(self, found: Field, clock: str) -> StreamSpec:
-        """Return the stream's spec."""
-        return StreamSpec(
-            name=self.stream,
-            kind="low_dim",
-            dtype=found.dtype.name,
-            shape=self.shape,
-            unit=self.unit,
-            axes=self.axes,
-            frame=self.frame,
-            clock=clock,
-            contract=self._contract() if self.stream.startswith("action.") else None,
-            description=self.description,
-            attributes={"rows": list(_SIDES)} if len(self.shape) == 2 else {},
-        )
-
-    def _contract(self) -> ActionContract:
-        part = ActionPart(
-            start=0,
-            stop=self.shape[-1],
-            space=self.space,
-            mode=self.mode,
-            frame=self.frame,
-            rotation=self.rotation,
-            gripper_closed=self.closed,
-            gripper_open=self.opened,
-        )
-        return ActionContract(parts=(part,), evidence=self.evidence)
 
 
 def meaning_of(name: str, shape: tuple[int, ...], *, simulated: bool) -> Meaning | None:
@@ -91,100 +45,77 @@ def meaning_of(name: str, shape: tuple[int, ...], *, simulated: bool) -> Meaning
 
 
 def _named(meaning: Meaning, prefix: str) -> Meaning:
-    import dataclasses
+    stream = f"{prefix}{meaning.stream}" if meaning.stream.startswith(".") else meaning.stream
+    return replace(meaning, stream=stream, evidence=meaning.evidence or _CARD)
 
-    if meaning.stream.startswith("."):
-        return dataclasses.replace(meaning, stream=f"{prefix}{meaning.stream}")
-    return meaning
+
+def _orientation(axes: tuple[str, ...], rotation: Rotation, evidence: str = "") -> Meaning:
+    return Meaning(
+        ".ee_orientation",
+        (2, 4),
+        ("1",),
+        axes,
+        UNKNOWN,
+        _FLANGE,
+        "ee_orientation",
+        rotation=rotation,
+        evidence=evidence,
+        attributes=_ROWS,
+    )
+
+
+def _base_orientation(axes: tuple[str, ...]) -> Meaning:
+    return Meaning("observation.base_orientation", (4,), ("1",), axes, "odometry")
 
 
 _MEANINGS: dict[str, tuple[Meaning, ...]] = {
-    "joint/position": (
-        Meaning(stream=".joint_position", shape=(14,), unit=("rad",), axes=_ARMS, space="joint_position"),
-    ),
-    "joint/current_value": (Meaning(stream="observation.joint_current", shape=(14,), axes=_ARMS),),
-    "joint/velocity": (Meaning(stream="observation.joint_velocity", shape=(14,), axes=_ARMS),),
-    "joint/effort": (Meaning(stream="observation.joint_effort", shape=(14,), axes=_ARMS),),
+    "joint/position": (Meaning(".joint_position", (14,), ("rad",), _ARMS, space="joint_position"),),
+    "joint/current_value": (Meaning("observation.joint_current", (14,), axes=_ARMS),),
+    "joint/velocity": (Meaning("observation.joint_velocity", (14,), axes=_ARMS),),
+    "joint/effort": (Meaning("observation.joint_effort", (14,), axes=_ARMS),),
     "effector/position": (
         Meaning(
-            stream="observation.gripper",
-            shape=(2,),
-            unit=("mm",),
-            axes=_SIDES,
+            "observation.gripper",
+            (2,),
+            ("mm",),
+            _SIDES,
             description="How far the grippers are open; their greatest width is told nowhere.",
         ),
         Meaning(
-            stream="action.gripper",
-            shape=(2,),
-            unit=("1",),
-            axes=_SIDES,
+            "action.gripper",
+            (2,),
+            ("1",),
+            _SIDES,
             description="Commanded closing of the grippers: 0 open, 1 closed.",
             space="gripper",
             closed=1.0,
             opened=0.0,
         ),
-        Meaning(
-            stream=".hand_joint_position", shape=(12,), unit=("rad",), axes=_HANDS, space="joint_position"
-        ),
+        Meaning(".hand_joint_position", (12,), ("rad",), _HANDS, space="joint_position"),
     ),
     "end/position": (
-        Meaning(
-            stream=".ee_position",
-            shape=(2, 3),
-            unit=("m",),
-            axes=_XYZ,
-            frame=UNKNOWN,
-            description=_FLANGE,
-            space="ee_position",
-        ),
+        Meaning(".ee_position", (2, 3), ("m",), _XYZ, UNKNOWN, _FLANGE, "ee_position", attributes=_ROWS),
     ),
-    "end/orientation": (
-        Meaning(
-            stream=".ee_orientation",
-            shape=(2, 4),
-            unit=("1",),
-            axes=_XYZW,
-            frame=UNKNOWN,
-            description=_FLANGE,
-            space="ee_orientation",
-            rotation="quaternion_xyzw",
-        ),
-    ),
-    "head/position": (
-        Meaning(
-            stream=".head_position",
-            shape=(2,),
-            unit=("rad",),
-            axes=("yaw", "pitch"),
-            space="joint_position",
-        ),
-    ),
+    "end/orientation": (_orientation(_XYZW, "quaternion_xyzw"),),
+    "head/position": (Meaning(".head_position", (2,), ("rad",), ("yaw", "pitch"), space="joint_position"),),
     "waist/position": (
-        Meaning(
-            stream=".waist_position",
-            shape=(2,),
-            unit=("rad", "m"),
-            axes=("pitch", "lift"),
-            space="joint_position",
-        ),
+        Meaning(".waist_position", (2,), ("rad", "m"), ("pitch", "lift"), space="joint_position"),
     ),
     "robot/position": (
         Meaning(
-            stream="observation.base_position",
-            shape=(3,),
-            unit=("m",),
-            axes=_XYZ,
-            frame="odometry",
-            description="Position since the robot was switched on; z is always 0.",
+            "observation.base_position",
+            (3,),
+            ("m",),
+            _XYZ,
+            "odometry",
+            "Position since the robot was switched on; z is always 0.",
         ),
     ),
-    "robot/orientation": (
-        Meaning(stream="observation.base_orientation", shape=(4,), unit=("1",), axes=_XYZW, frame="odometry"),
-    ),
+    "robot/orientation": (_base_orientation(_XYZW),),
     "robot/velocity": (
         Meaning(
-            stream="action.base_velocity",
-            shape=(2,),
+            "action.base_velocity",
+            (2,),
             axes=("x", "yaw"),
             frame="base",
             description="Commanded velocity along x, and rate of turning; their units are told nowhere.",
@@ -195,35 +126,15 @@ _MEANINGS: dict[str, tuple[Meaning, ...]] = {
 """By the name below ``state`` or ``action``. A stream that begins with a dot is of both."""
 
 _SIMULATED: dict[str, tuple[Meaning, ...]] = {
-    "end/orientation": (
-        Meaning(
-            stream=".ee_orientation",
-            shape=(2, 4),
-            unit=("1",),
-            axes=_WXYZ,
-            frame=UNKNOWN,
-            description=_FLANGE,
-            space="ee_orientation",
-            rotation="quaternion_wxyz",
-            evidence=_TWIN,
-        ),
-    ),
-    "robot/orientation": (
-        Meaning(stream="observation.base_orientation", shape=(4,), unit=("1",), axes=_WXYZ, frame="odometry"),
-    ),
+    "end/orientation": (_orientation(_WXYZ, "quaternion_wxyz", _TWIN),),
+    "robot/orientation": (_base_orientation(_WXYZ),),
     "effector/position": (
+        Meaning("observation.gripper", (2,), ("mm",), _SIDES, description="How far the grippers are open."),
         Meaning(
-            stream="observation.gripper",
-            shape=(2,),
-            unit=("mm",),
-            axes=_SIDES,
-            description="How far the grippers are open.",
-        ),
-        Meaning(
-            stream="action.gripper",
-            shape=(2,),
-            unit=("mm",),
-            axes=_SIDES,
+            "action.gripper",
+            (2,),
+            ("mm",),
+            _SIDES,
             description="How far the grippers are to be open.",
             space="gripper",
             closed=0.0,
@@ -231,14 +142,7 @@ _SIMULATED: dict[str, tuple[Meaning, ...]] = {
         ),
     ),
     "joint/position": (
-        Meaning(stream="observation.joint_position", shape=(34,)),
-        Meaning(
-            stream="action.joint_position",
-            shape=(14,),
-            unit=("rad",),
-            axes=_ARMS,
-            space="joint_position",
-            evidence=_TWIN,
-        ),
+        Meaning("observation.joint_position", (34,)),
+        Meaning("action.joint_position", (14,), ("rad",), _ARMS, space="joint_position", evidence=_TWIN),
     ),
 }

@@ -11,15 +11,25 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from ..schemas import FormatError
-from ._chunks import MAX_CHUNK, MAX_IN_CHUNK, Budget, Channel, Chunk, Facts, Unit, decompressed
-from ._mcap_file import in_chunks
+from ._chunks import (
+    MAX_CHUNK,
+    MAX_IN_CHUNK,
+    Budget,
+    Channel,
+    Chunk,
+    ChunkedFile,
+    Facts,
+    Scan,
+    Unit,
+    decompressed,
+)
 from .base import Format
 
 MAGIC = b"#ROSBAG V2.0\n"
@@ -30,34 +40,12 @@ _MAX_HEADER = 1 << 20
 Head = dict[str, bytes]
 
 
-class Bag1File:
+class Bag1File(ChunkedFile):
     """One bag of ROS 1."""
 
-    def __init__(self, path: Path, of: Format) -> None:
-        self._path, self._of = path, of
-        self._chunks: list[Chunk] = []
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The file."""
-        return (self._path,)
-
-    def units(self, channels: dict[int, Channel], facts: Facts) -> Iterator[Unit]:
-        """Yield the messages of each chunk."""
-        self._chunks.clear()
-        scan = _Scan(self._path, self._of, channels, facts)
-        try:
-            with self._path.open("rb") as file:
-                for chunk, data in scan.chunks(file):
-                    yield scan.unit(len(self._chunks), data, chunk)
-                    self._chunks.append(chunk)
-        except OSError as error:
-            raise FormatError(str(self._path), "", f"cannot be read: {error.strerror}") from error
-        scan.compare()
-
-    def payloads(self, places: Iterable[tuple[int, int, int]]) -> Iterator[bytes]:
-        """Yield the messages of these units, places and sizes."""
-        return in_chunks(self._chunks, places, self._of)
+    def scan(self, channels: dict[int, Channel], facts: Facts) -> Scan:
+        """Return a pass over the bag."""
+        return _Scan(self.path, self.of, channels, facts)
 
 
 class _Scan:

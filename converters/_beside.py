@@ -1,43 +1,14 @@
-"""What lies beside a recording: videos, small JSON documents, and the recordings of a tree of folders."""
+"""What lies beside a recording: videos, and names that strangers chose."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 from ..schemas import Array, FormatError, Json, Packets, StreamSpec
-from ..schemas.document import strict_json
 from ._draft import Draft
 from ._mp4 import Mp4Video
-from .base import contained, rows_in
-
-MAX_JSON_BYTES = 1 << 26
-
-_MAX_FOLDERS = 100_000
-_MAX_DEPTH = 12
-
-
-def small_json(path: Path, most: int = MAX_JSON_BYTES) -> Json:
-    """Return what a JSON file says.
-
-    Raises
-    ------
-    FormatError
-        If it is larger than ``most`` bytes, no JSON, nested deeply, or holds what headers cannot.
-    """
-    try:
-        size = path.stat().st_size
-        if size > most:
-            raise FormatError(str(path), "", f"has {size:,} bytes, where at most {most:,} were expected")
-        return strict_json(path.read_bytes())
-    except OSError as error:
-        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
-    except FormatError:
-        raise
-    except ValueError as error:
-        raise FormatError(str(path), "", f"is no JSON: {error}") from error
+from .base import rows_in
 
 
 def told_name(name: str) -> str:
@@ -54,28 +25,6 @@ def named_members(document: Mapping[str, Json]) -> Iterator[tuple[str, str, Json
         name = wanted if wanted not in taken else next(name for name in numbered if name not in taken)
         taken.add(name)
         yield key, name, value
-
-
-def files_below(root: Path, wanted: Callable[[str], bool], *, folders: int = _MAX_FOLDERS) -> Iterator[Path]:
-    """Yield the files below ``root`` whose names are wanted, folder by folder in order of names.
-
-    Links to folders are not followed, links to files only within ``root``; the walk ends after ``folders``
-    folders or 12 levels.
-
-    Raises
-    ------
-    FormatError
-        If there are more folders than that.
-    """
-    for number, (place, below, names) in enumerate(os.walk(root)):
-        if number >= folders:
-            raise FormatError(str(root), "", f"holds more than {folders:,} folders", "Give a part of it")
-        below.sort()
-        here = Path(place)
-        if len(here.relative_to(root).parts) >= _MAX_DEPTH:
-            below.clear()
-        for name in sorted(filter(wanted, names)):
-            yield contained(root, str((here / name).relative_to(root)), path=root, where=name)
 
 
 def add_video(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..schemas import UNKNOWN, ActionContract, ActionPart
+from ._contracts import gripper, part
 
 _POSE_AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 _POSE_UNITS = ("m", "m", "m", "rad", "rad", "rad", "1")
@@ -97,21 +98,10 @@ def contract(axes: int, recorded: datetime | None) -> ActionContract:
 def _parts(axes: int) -> tuple[ActionPart, ...]:
     if axes not in {4, 5, 7}:
         return ()
-    position = ActionPart(start=0, stop=3, space="ee_position", mode="delta", frame="base", rotation="none")
-    gripper = ActionPart(
-        start=axes - 1,
-        stop=axes,
-        space="gripper",
-        mode="absolute",
-        frame=None,
-        rotation="none",
-        gripper_closed=0.0,
-        gripper_open=1.0,
-    )
-    turn = ActionPart(
-        start=3, stop=axes - 1, space="ee_orientation", mode="delta", frame="base", rotation="euler_xyz"
-    )
-    return (position, gripper) if axes == 4 else (position, turn, gripper)
+    position = part(0, 3, "ee_position", "delta", "base")
+    turn = part(3, axes - 1, "ee_orientation", "delta", "base", "euler_xyz")
+    grip = gripper(axes - 1, closed=0.0, opened=1.0)
+    return (position, grip) if axes == 4 else (position, turn, grip)
 
 
 def action_axes(axes: int) -> tuple[str, ...]:

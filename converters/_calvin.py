@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..schemas import UNKNOWN, ActionContract, ActionPart, StreamSpec
+from ..schemas import UNKNOWN, ActionContract, StreamSpec
 from ..schemas.episode import Mode
+from ._contracts import gripper, part
 from ._draft import stream_name
 from ._npz import Npy
 
@@ -33,20 +34,9 @@ _RELATIVE = (
 def _contract(mode: Mode, evidence: str) -> ActionContract:
     return ActionContract(
         parts=(
-            ActionPart(start=0, stop=3, space="ee_position", mode=mode, frame="world", rotation="none"),
-            ActionPart(
-                start=3, stop=6, space="ee_orientation", mode=mode, frame="world", rotation="euler_xyz"
-            ),
-            ActionPart(
-                start=6,
-                stop=7,
-                space="gripper",
-                mode="absolute",
-                frame=None,
-                rotation="none",
-                gripper_closed=-1.0,
-                gripper_open=1.0,
-            ),
+            part(0, 3, "ee_position", mode, "world"),
+            part(3, 6, "ee_orientation", mode, "world", "euler_xyz"),
+            gripper(6, closed=-1.0, opened=1.0),
         ),
         offset_steps=0,
         evidence=evidence,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import threading
 import zlib
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -289,3 +290,58 @@ class _Kept:
 
 
 _KEPT = _Kept(_KEPT_BYTES)
+
+
+class Scan(Protocol):
+    """One pass over a file of chunks, from front to back."""
+
+    def chunks(self, file: BinaryIO) -> Iterator[tuple[Chunk, bytes]]:
+        """Yield the chunks, decompressed; take in what else there is."""
+        ...
+
+    def unit(self, number: int, data: bytes, chunk: Chunk) -> Unit:
+        """Return the messages of a chunk; its other records are taken in."""
+        ...
+
+    def compare(self) -> None:
+        """Compare what was met with what the file announces, where it does."""
+        ...
+
+
+class ChunkedFile(ABC):
+    """One file whose messages lie in chunks: a `Container`."""
+
+    def __init__(self, path: Path, of: Format) -> None:
+        self.path, self.of = path, of
+        self._chunks: list[Chunk] = []
+
+    @abstractmethod
+    def scan(self, channels: dict[int, Channel], facts: Facts) -> Scan:
+        """Return a pass over the file."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file."""
+        return (self.path,)
+
+    def units(self, channels: dict[int, Channel], facts: Facts) -> Iterator[Unit]:
+        """Yield the messages of each chunk."""
+        self._chunks.clear()
+        scan = self.scan(channels, facts)
+        try:
+            with self.path.open("rb") as file:
+                for chunk, data in scan.chunks(file):
+                    yield scan.unit(len(self._chunks), data, chunk)
+                    self._chunks.append(chunk)
+        except OSError as error:
+            raise FormatError(str(self.path), "", f"cannot be read: {error.strerror}") from error
+        scan.compare()
+
+    def payloads(self, places: Iterable[tuple[int, int, int]]) -> Iterator[bytes]:
+        """Yield messages by chunk, offset in it and size. Holds one chunk, besides those kept for all."""
+        with ChunkReader(self.of) as reader:
+            held, data = -1, b""
+            for unit, place, size in places:
+                if unit != held:
+                    held, data = unit, reader.read(self._chunks[unit])
+                yield data[place : place + size]

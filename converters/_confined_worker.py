@@ -357,7 +357,7 @@ def _installation() -> Iterator[str]:
 def _inputs(converter: Converter | None, path: Path) -> Iterator[Path]:
     """Yield what may be opened of the recording.
 
-    That is itself; the files beside it whose names begin with its own, such as a sheet ``<name>.json``; and
+    That is itself; the files beside it whose names are its own and more, such as a sheet ``<name>.json``; and
     what its converter names, if it has a method ``beside(path)``. Of links, only the recording is followed.
     """
     if converter is None:
@@ -366,11 +366,16 @@ def _inputs(converter: Converter | None, path: Path) -> Iterator[Path]:
     yield from getattr(converter, "beside", lambda _: ())(path)
     if path.is_file():
         with os.scandir(path.parent) as neighbours:
-            ours = [n for n in neighbours if n.name.startswith(path.stem) and not n.is_symlink()]
+            ours = [n for n in neighbours if _adds_to(path.stem, n.name) and n.is_file(follow_symlinks=False)]
         yield from (Path(neighbour.path) for neighbour in ours)
     home = path.resolve()
     if home.parent.name == "snapshots":  # links of the Hugging Face Hub's cache: see `contained`
         yield home.parent.parent / "blobs"
+
+
+def _adds_to(stem: str, name: str) -> bool:
+    """Tell whether a name is a stem and more: ``run1.json`` of ``run1``, and not ``run10.json``."""
+    return name.startswith(stem) and not name.removeprefix(stem)[:1].isalnum()
 
 
 def _size_of(path: Path) -> int:

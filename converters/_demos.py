@@ -21,20 +21,25 @@ from typing import Any
 
 import numpy as np
 
-from ..schemas import Array, Event, Json, StreamSpec
+from ..schemas import Array, Event, FormatError, Json, StreamSpec
 from ..schemas.episode import Outcome
 from ..schemas.validate import has_controls
 from ._draft import Draft, stream_name
+from ._folder import small_bytes
 from ._hdf5 import MAGIC, UNWRITTEN, Field, Hdf5, open_hdf5
+from ._pictures import Decode, in_blocks
 from .base import rows_in
 
 MAX_TEXT = 1 << 17
 """Characters of a text that is kept in an episode's header; of a longer one, its digest is."""
 
+FIXED_BYTES = "bytes of a fixed length, as numbers"
+
 _MAX_JSON = 1 << 25
 _MAX_CONTAINERS = 4_000_000
 _MAX_DEPTH = 32
-_VALUES = 1_024
+SMALL_VALUES = 1_024
+"""Most values of an array that is kept in an episode's header."""
 _MAX_EVENTS = 10_000
 _MAX_EVENT = 100_000
 _MAX_SOURCE = 900
@@ -106,6 +111,15 @@ def json_of(text: Json) -> Json:
     return found
 
 
+def members_in(path: Path) -> dict[str, Json]:
+    """Return the members of the object in a JSON file that a program in Python wrote, like `json_of`."""
+    data = small_bytes(path, _MAX_JSON)
+    try:
+        return members_of(json_of(data.decode()))
+    except ValueError as error:
+        raise FormatError(str(path), "", f"cannot be read as JSON: {error}") from error
+
+
 def _finite(text: str) -> float | str:
     number = float(text)
     return number if math.isfinite(number) else text
@@ -142,6 +156,28 @@ def read_rows(
             yield values.reshape(len(block), *spec.shape)
 
 
+def read_encoded(
+    path: Path, found: Field, _spec: StreamSpec, rows: int, start: int, stop: int, *, decode: Decode
+) -> Iterator[Array]:
+    """Yield rows ``[start, stop)`` of a dataset of encoded pictures, decoded, ``rows`` at a time."""
+
+    def blame(number: int, why: str) -> FormatError:
+        return FormatError(str(path), f"{found.name}[{number}]", why)
+
+    with open_hdf5(path, only(found.name)) as hdf5:
+        files = encoded_rows(hdf5, found, start, min(stop, found.shape[0]))
+        yield from in_blocks(files, decode, rows, start, blame)
+
+
+def encoded_rows(hdf5: Hdf5, found: Field, start: int, stop: int) -> Iterator[bytes]:
+    """Yield the bytes of rows, of a fixed length or of any."""
+    if found.varying:
+        yield from hdf5.varying_rows(found, start, stop)
+        return
+    for row in hdf5.rows(found, start, stop, 1):
+        yield row.tobytes()
+
+
 def spec_of(
     found: Field,
     name: str,
@@ -150,6 +186,7 @@ def spec_of(
     axes: tuple[str, ...] = (),
     frame: str | None = None,
     description: str = "",
+    clock: str = "steps",
     **attributes: Json,
 ) -> StreamSpec:
     """Return the spec of a dataset's rows of numbers; what is known of another number of axes is left out."""
@@ -164,6 +201,7 @@ def spec_of(
         unit=unit if fits else ("unknown",),
         axes=axes if fits else (),
         frame=frame if fits else None,
+        clock=clock,
         description=description if fits else "",
         attributes=attributes if fits else {},
     )
@@ -222,12 +260,21 @@ class Demo:
             if name.startswith(f"{self.group}/"):
                 yield name.removeprefix(f"{self.group}/"), found
 
+    def place(self, spec: Callable[[str, Field], StreamSpec | None]) -> None:
+        """Keep the datasets of the group, by what ``spec`` tells of those that have rows of numbers."""
+        for name, found in self.fields():
+            known = spec(name, found) if self.readable(found) else None
+            if known is None:
+                self.leave(name, found)
+            else:
+                self.keep(name, found, known)
+
     def rest(self) -> None:
         """Keep the file's other datasets that were surveyed, and all attributes."""
         told = {fate.field for fate in self.draft.ledger}
         for name, found in self.hdf5.fields.items():
             if name not in told and not name.startswith(f"{self.group}/"):
-                self._value(name, found)
+                tell_value(self.draft, self.hdf5, name, found)
         for name, why in self.hdf5.unread.items():
             self.draft.drop(name, why)
         for name, value in self.hdf5.attributes.items():
@@ -298,30 +345,36 @@ class Demo:
         """Keep what the format does not know: as a stream, as events or in the header, or tell why not."""
         rows = found.shape[0] if found.shape else 0
         expected = rows == self.length or (rows == self.length + 1 and name.startswith(self.one_more or "\0"))
-        small = math.prod(found.shape) <= _VALUES and not expected
+        small = math.prod(found.shape) <= SMALL_VALUES and not expected
         path = ("extra", *name.split("/"))
         if found.varying and expected and rows <= _MAX_TEXT_ROWS:
             tell_texts(self.draft, found.name, name, self.hdf5.varying_rows(found, 0, rows), self.rate_hz)
         elif found.unread or 0 in (found.shape or (0,)) or (small and not self.hdf5.told(found)[0]):
-            self._value(found.name, found)
+            tell_value(self.draft, self.hdf5, found.name, found)
         elif found.dtype.kind == "S":
-            shape = (*found.shape[1:], found.dtype.itemsize)
-            spec = StreamSpec(name=stream_name(*path), kind="low_dim", dtype="uint8", shape=shape)
-            self.keep(name, found, spec, "bytes of a fixed length, as numbers")
+            self.keep(name, found, bytes_spec(found, stream_name(*path)), FIXED_BYTES)
         else:
             self.keep(name, found, spec_of(found, stream_name(*path)))
 
-    def _value(self, name: str, found: Field) -> None:
-        if not found.unread and found.shape and 0 in found.shape:
-            self.draft.drop(name, f"holds no values: {found.shape}")
-            return
-        why, value = self.hdf5.told(found)
-        if not why and math.prod(found.shape) > _VALUES:
-            why = f"has no row per step: {found.shape}"
-        if why:
-            self.draft.drop(name, why)
-        else:
-            self.draft.tell(name, value, "values")
+
+def tell_value(draft: Draft, hdf5: Hdf5, name: str, found: Field) -> None:
+    """Keep a small dataset in the header, or tell why not."""
+    if not found.unread and 0 in found.shape:
+        draft.drop(name, f"holds no values: {found.shape}")
+        return
+    why, value = hdf5.told(found)
+    if not why and math.prod(found.shape) > SMALL_VALUES:
+        why = f"has no row per step: {found.shape}"
+    if why:
+        draft.drop(name, why)
+    else:
+        draft.tell(name, value, "values")
+
+
+def bytes_spec(found: Field, name: str, clock: str = "steps") -> StreamSpec:
+    """Return the spec of rows of bytes of a fixed length, as numbers."""
+    shape = (*found.shape[1:], found.dtype.itemsize)
+    return StreamSpec(name=name, kind="low_dim", dtype="uint8", shape=shape, clock=clock)
 
 
 def tell_texts(draft: Draft, source: str, name: str, texts: Iterable[bytes], rate_hz: float) -> None:
@@ -353,6 +406,17 @@ def tell_bounded(
     draft.extra.setdefault("digests", {})[source] = digest
     how = f"a text of {len(raw)} bytes: its SHA-256 is kept"
     draft.account(source, "transformed", ["extra.digests", *to], how, lossless=False)
+
+
+def rate_of(
+    draft: Draft, option: float | None, told: Iterable[tuple[float | None, str]], usual: str
+) -> tuple[float, str]:
+    """Return the steps per second, and where that is from: the option, or the first that is told."""
+    for rate, source in ((option, "option rate_hz"), *told):
+        if rate is not None:
+            return rate, source
+    why = "nothing tells how many steps it has per second"
+    return draft.refuse("", why, f"Say it: option rate_hz. {usual}")
 
 
 def outcome_of(value: Json) -> Outcome:

@@ -113,6 +113,7 @@ class Draft:
         *,
         source: str,
         how: str = "",
+        fate: Fate | None = None,
         lossless: bool | None = True,
         packets: Packets | None = None,
     ) -> str:
@@ -124,14 +125,16 @@ class Draft:
             Gives samples ``[start, stop)`` in blocks, as often as anyone asks; opens what it needs itself.
         how
             For a field that was transformed; without it the field counts as kept or renamed.
+        fate
+            If it is none of these.
         """
         spec = dataclasses.replace(spec, name=self.free(spec.name))
         self._bytes += spec.sample_bytes * length
         if self._bytes > MAX_EPISODE_BYTES:
             self.refuse(source, f"declares more than {MAX_EPISODE_BYTES:,} bytes")
         self.streams[spec.name] = Stream(spec=spec, length=length, read=read, packets=packets)
-        fate: Fate = "transformed" if how else "kept" if spec.name == source else "renamed"
-        self.account(source, fate, [spec.name], how, lossless=lossless)
+        usual: Fate = "transformed" if how else "kept" if spec.name == source else "renamed"
+        self.account(source, fate or usual, [spec.name], how, lossless=lossless)
         return spec.name
 
     # The account
@@ -233,7 +236,8 @@ class Draft:
         Parameters
         ----------
         converter
-            The frozen dataclass that reads; its fields but ``block_bytes`` are put on record as options.
+            The frozen dataclass that reads; its fields are put on record as options, but ``block_bytes`` and
+            ``only``, which change nothing in an episode.
         """
         fmt: Format = converter.format
         digests = [s.sha256 for s in sources if s.role in {"recording", "video"}]
@@ -267,6 +271,6 @@ def _same(times: Times) -> Times:
 
 def _options(converter: Any) -> Mapping[str, Json]:
     """Return the converter's options as JSON."""
-    told = {f.name: getattr(converter, f.name) for f in dataclasses.fields(converter)}
-    told.pop("block_bytes", None)
+    names = (f.name for f in dataclasses.fields(converter) if f.name not in {"block_bytes", "only"})
+    told = {name: getattr(converter, name) for name in names}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in told.items()}

@@ -8,11 +8,10 @@ droid/robot_env.py (extrinsics, control rate), droid/trajectory_utils/misc.py (o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-from ..schemas import UNKNOWN, ActionContract, ActionPart, StreamSpec
-from ..schemas.episode import Mode, Rotation, Space
-from ._hdf5 import Field
+from ..schemas.episode import Space
+from ._contracts import Meaning
 
 RATE_HZ = 15.0
 RATE_SOURCE = "droid-dataset/droid: droid/robot_env.py: control_hz = 15"
@@ -32,183 +31,73 @@ _EVIDENCE = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meaning:
-    """What a dataset is.
-
-    Attributes
-    ----------
-    columns
-        How many numbers a row has; 0 for one that is no array.
-    space, mode, rotation
-        Of its contract, for commands.
-    """
-
-    stream: str
-    columns: int
-    unit: tuple[str, ...] = (UNKNOWN,)
-    axes: tuple[str, ...] = ()
-    frame: str | None = None
-    description: str = ""
-    space: Space | None = None
-    mode: Mode = "absolute"
-    rotation: Rotation = "none"
-    closed: float | None = None
-    opened: float | None = None
-
-    def spec(self, found: Field, clock: str) -> StreamSpec:
-        """Return the stream's spec; bare if its rows are not as many columns as they should be."""
-        known = found.shape[1:] == ((self.columns,) if self.columns else ())
-        return StreamSpec(
-            name=self.stream,
-            kind="low_dim",
-            dtype=found.dtype.name,
-            shape=found.shape[1:],
-            unit=self.unit if known else (UNKNOWN,),
-            axes=self.axes if known else (),
-            frame=self.frame if known else None,
-            clock=clock,
-            contract=self._contract(known=known) if self.space else None,
-            description=self.description if known else "",
-            attributes={"rotation": "euler_xyz, about fixed axes"} if known and "yaw" in self.axes else {},
-        )
-
-    def _contract(self, *, known: bool) -> ActionContract:
-        if not known or self.space is None:
-            return ActionContract()
-        part = ActionPart(
-            start=0,
-            stop=max(1, self.columns),
-            space=self.space,
-            mode=self.mode,
-            frame=self.frame,
-            rotation=self.rotation,
-            gripper_closed=self.closed,
-            gripper_open=self.opened,
-        )
-        return ActionContract(parts=(part,), offset_steps=0, evidence=_EVIDENCE)
+_ABOUT_FIXED_AXES = {"rotation": "euler_xyz, about fixed axes"}
 
 
-ACTIONS = {
-    "cartesian_position": Meaning(
-        stream="action.ee_pose",
-        columns=6,
-        unit=_POSE_UNIT,
-        axes=_POSE_AXES,
-        frame=BASE,
-        description="Pose that the command leads to within the step.",
-        space="ee_pose",
-        rotation="euler_xyz",
+def _pose(
+    stream: str, description: str, space: Space = "ee_pose", unit: tuple[str, ...] = _POSE_UNIT
+) -> Meaning:
+    meaning = Meaning(stream, (6,), unit, _POSE_AXES, BASE, description, space, rotation="euler_xyz")
+    return replace(meaning, attributes=_ABOUT_FIXED_AXES)
+
+
+def _joints(stream: str, unit: str, description: str = "", space: Space = "unknown") -> Meaning:
+    return Meaning(stream, (7,), (unit,), _JOINTS, None, description, space)
+
+
+def _gripper(stream: str, description: str) -> Meaning:
+    return Meaning(stream, (), ("1",), description=description, space="gripper", closed=1.0, opened=0.0)
+
+
+def _closing(stream: str, description: str) -> Meaning:
+    return Meaning(stream, (), ("1",), description=description, space="gripper", mode="delta")
+
+
+_COMMANDS = {
+    "cartesian_position": _pose("action.ee_pose", "Pose that the command leads to within the step."),
+    "cartesian_velocity": _pose(
+        "action.ee_velocity",
+        "Motion within a step: 1 is 0.075 m or 0.15 rad; longer vectors are cut to length 1.",
+        "ee_velocity",
+        ("1",),
     ),
-    "cartesian_velocity": Meaning(
-        stream="action.ee_velocity",
-        columns=6,
-        unit=("1",),
-        axes=_POSE_AXES,
-        frame=BASE,
-        description="Motion within a step: 1 is 0.075 m or 0.15 rad; longer vectors are cut to length 1.",
-        space="ee_velocity",
-        rotation="euler_xyz",
+    "joint_position": _joints(
+        "action.joint_position", "rad", "Joint positions that were sent to the robot.", "joint_position"
     ),
-    "joint_position": Meaning(
-        stream="action.joint_position",
-        columns=7,
-        unit=("rad",),
-        axes=_JOINTS,
-        description="Joint positions that were sent to the robot.",
-        space="joint_position",
+    "joint_velocity": _joints(
+        "action.joint_velocity", "1", "Motion within a step: 1 is 0.2 rad.", "joint_velocity"
     ),
-    "joint_velocity": Meaning(
-        stream="action.joint_velocity",
-        columns=7,
-        unit=("1",),
-        axes=_JOINTS,
-        description="Motion within a step: 1 is 0.2 rad.",
-        space="joint_velocity",
+    "gripper_position": _gripper("action.gripper", "Gripper position that was sent to the robot."),
+    "gripper_velocity": _closing(
+        "action.gripper_velocity", "Closing within a step: 1 is a quarter of the way, below 0 opens."
     ),
-    "gripper_position": Meaning(
-        stream="action.gripper",
-        columns=0,
-        unit=("1",),
-        description="Gripper position that was sent to the robot.",
-        space="gripper",
-        closed=1.0,
-        opened=0.0,
+    "gripper_delta": _closing(
+        "action.gripper_delta",
+        "Despite its name a velocity: 1 is a quarter of the way within a step, below 0 opens.",
     ),
-    "gripper_velocity": Meaning(
-        stream="action.gripper_velocity",
-        columns=0,
-        unit=("1",),
-        description="Closing within a step: 1 is a quarter of the way, below 0 opens.",
-        space="gripper",
-        mode="delta",
+    "target_cartesian_position": _pose(
+        "action.target_ee_pose",
+        "Pose that the operator's controller asks for, before gains and limits; never sent.",
     ),
-    "gripper_delta": Meaning(
-        stream="action.gripper_delta",
-        columns=0,
-        unit=("1",),
-        description="Despite its name a velocity: 1 is a quarter of the way within a step, below 0 opens.",
-        space="gripper",
-        mode="delta",
-    ),
-    "target_cartesian_position": Meaning(
-        stream="action.target_ee_pose",
-        columns=6,
-        unit=_POSE_UNIT,
-        axes=_POSE_AXES,
-        frame=BASE,
-        description="Pose that the operator's controller asks for, before gains and limits; never sent.",
-        space="ee_pose",
-        rotation="euler_xyz",
-    ),
-    "target_gripper_position": Meaning(
-        stream="action.target_gripper",
-        columns=0,
-        unit=("1",),
-        description="How far the operator's trigger is pulled; never sent.",
-        space="gripper",
-        closed=1.0,
-        opened=0.0,
+    "target_gripper_position": _gripper(
+        "action.target_gripper", "How far the operator's trigger is pulled; never sent."
     ),
 }
+ACTIONS = {name: replace(told, offset_steps=0, evidence=_EVIDENCE) for name, told in _COMMANDS.items()}
 """Datasets of ``action``."""
 
-CAMERA_POSE = Meaning(
-    stream="observation.camera_pose",
-    columns=6,
-    unit=_POSE_UNIT,
-    axes=_POSE_AXES,
-    frame=BASE,
-    description="Pose of one eye of a camera.",
-)
+CAMERA_POSE = _pose("observation.camera_pose", "Pose of one eye of a camera.")
 
 STATES = {
-    "cartesian_position": Meaning(
-        stream="ee_pose",
-        columns=6,
-        unit=_POSE_UNIT,
-        axes=_POSE_AXES,
-        frame=BASE,
-        description="Measured pose of the end effector.",
-    ),
-    "joint_positions": Meaning(
-        stream="joint_position", columns=7, unit=("rad",), axes=_JOINTS, description="Measured positions."
-    ),
-    "joint_velocities": Meaning(
-        stream="joint_velocity", columns=7, unit=("rad/s",), axes=_JOINTS, description="Measured velocities."
-    ),
-    "joint_torques_computed": Meaning(stream="joint_torque_computed", columns=7, unit=("N.m",), axes=_JOINTS),
-    "prev_joint_torques_computed": Meaning(
-        stream="previous_joint_torque_computed", columns=7, unit=("N.m",), axes=_JOINTS
-    ),
-    "prev_joint_torques_computed_safened": Meaning(
-        stream="previous_joint_torque_safened", columns=7, unit=("N.m",), axes=_JOINTS
-    ),
-    "motor_torques_measured": Meaning(stream="motor_torque", columns=7, unit=("N.m",), axes=_JOINTS),
-    "gripper_position": Meaning(
-        stream="gripper", columns=0, unit=("1",), description="Measured gripper: 0 open, 1 closed."
-    ),
-    "prev_controller_latency_ms": Meaning(stream="controller_latency", columns=0, unit=("ms",)),
-    "prev_command_successful": Meaning(stream="previous_command_successful", columns=0, unit=("1",)),
+    "cartesian_position": _pose("ee_pose", "Measured pose of the end effector."),
+    "joint_positions": _joints("joint_position", "rad", "Measured positions."),
+    "joint_velocities": _joints("joint_velocity", "rad/s", "Measured velocities."),
+    "joint_torques_computed": _joints("joint_torque_computed", "N.m"),
+    "prev_joint_torques_computed": _joints("previous_joint_torque_computed", "N.m"),
+    "prev_joint_torques_computed_safened": _joints("previous_joint_torque_safened", "N.m"),
+    "motor_torques_measured": _joints("motor_torque", "N.m"),
+    "gripper_position": Meaning("gripper", (), ("1",), description="Measured gripper: 0 open, 1 closed."),
+    "prev_controller_latency_ms": Meaning("controller_latency", (), ("ms",)),
+    "prev_command_successful": Meaning("previous_command_successful", (), ("1",)),
 }
 """Datasets of ``robot_state``: in ``observation`` and, read again for the command, in ``action``."""

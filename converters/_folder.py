@@ -1,16 +1,20 @@
-"""Recordings that are folders of many small files: which there are, and what stands for them as a source."""
+"""Folders of files: which there are, what stands for many of them as a source, and small ones read whole."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from ..schemas import FormatError, SourceFile
+from ..schemas import FormatError, Json, SourceFile, strict_json
 from .base import contained, version_of
+
+_MAX_JSON_BYTES = 1 << 26
+_MAX_FOLDERS = 100_000
+_MAX_DEPTH = 12
 
 
 def numbered(folder: Path, name: re.Pattern[str], *, root: Path) -> list[Path]:
@@ -86,3 +90,48 @@ def small_bytes(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise FormatError(str(path), "", f"has more than {most:,} bytes")
     return data
+
+
+def small_json(path: Path, most: int = _MAX_JSON_BYTES) -> Json:
+    """Return what a JSON file says.
+
+    Raises
+    ------
+    FormatError
+        If it is larger than ``most`` bytes, no JSON, nested deeply, or holds what headers cannot.
+    """
+    data = small_bytes(path, most)
+    try:
+        return strict_json(data)
+    except ValueError as error:
+        raise FormatError(str(path), "", f"is no JSON: {error}") from error
+
+
+def json_members(path: Path, most: int = _MAX_JSON_BYTES) -> dict[str, Json]:
+    """Return the members of a JSON file that is an object; raise what `small_json` raises."""
+    found = small_json(path, most)
+    if not isinstance(found, dict):
+        raise FormatError(str(path), "", "is no JSON object")
+    return found
+
+
+def files_below(root: Path, wanted: Callable[[str], bool], *, folders: int = _MAX_FOLDERS) -> Iterator[Path]:
+    """Yield the files below ``root`` whose names are wanted, folder by folder in order of names.
+
+    Links to folders are not followed, links to files only within ``root``; the walk ends after ``folders``
+    folders or 12 levels.
+
+    Raises
+    ------
+    FormatError
+        If there are more folders than that.
+    """
+    for number, (place, below, names) in enumerate(os.walk(root)):
+        if number >= folders:
+            raise FormatError(str(root), "", f"holds more than {folders:,} folders", "Give a part of it")
+        below.sort()
+        here = Path(place)
+        if len(here.relative_to(root).parts) >= _MAX_DEPTH:
+            below.clear()
+        for name in sorted(filter(wanted, names)):
+            yield contained(root, str((here / name).relative_to(root)), path=root, where=name)

@@ -15,9 +15,7 @@ without the library (`_hdf5_heap.py`), one row at a time and only if they are by
 
 from __future__ import annotations
 
-import itertools
 import math
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,31 +27,19 @@ import numpy as np
 
 from ..schemas import Array, FormatError, Json, TeleopenError
 from ..schemas.validate import has_controls
-from ._hdf5_filters import checked, unshuffled
 from ._hdf5_headers import stored_attribute
 from ._hdf5_heap import REFERENCE_BYTES, GlobalHeap, references_of, row_sizes
+from ._hdf5_rows import FILTERS, LZF, MAX_CHUNK_BYTES, MOST, REPACK, Rows
 from ._hdf5_told import MAX_ATTRIBUTE_BYTES, characters_of, told
 from ._hdf5_types import why_unread
 from .base import MAX_EPISODE_BYTES
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-MAX_CHUNK_BYTES = 1 << 28
 MAX_ROW_BYTES = 1 << 26
 MAX_DEPTH = 32
 MAX_OBJECTS = 100_000
 MAX_ATTRIBUTES = 1_000
 MAX_NAME = 500
-
-# A chunk that is the worse for its filters is stored with them all the same: deflate adds 5 bytes in 16 kB
-# (RFC 1951, section 3.2.4) and fletcher32 adds 4.
-_STORED_SLACK = 1 << 16
-
-_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000
-_FILTERS = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32", _LZF: "lzf"}
-
-# How many bytes one stored byte can become: 258 in 2 bits for deflate (RFC 1951), 264 in 3 bytes for LZF.
-_MOST = {_DEFLATE: 1100, _LZF: 264}
-_LZF_MOST_STORED = 1 << 22
 
 # Bytes of an address and of a length, in files that are not of another age.
 _WIDE = (8, 8)
@@ -65,8 +51,6 @@ _REFERENCES = 4_096
 _GRACE = 1 << 20
 
 UNWRITTEN = "was not written to its end, so that values would be made up"
-
-_REPACK = "Repack it with: h5repack -f GZIP=4 IN OUT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +124,7 @@ class Hdf5:
             raise FormatError(
                 str(self.path), found.name, f"has rows of {found.shape[1:]} values, more than 256 MiB"
             )
-        reader = _Rows(self, found)
+        reader = Rows(self.file[found.name], found)
         stop = min(stop, found.shape[0])
         for first in range(start, stop, rows):
             with _as_format_error(self.path, f"{found.name}[{first}]"):
@@ -170,7 +154,7 @@ class Hdf5:
         with _as_format_error(self.path, f"{found.name}[{start}]"):
             if found.chunks:
                 plain = replace(found, dtype=np.dtype((np.void, REFERENCE_BYTES)))
-                return _Rows(self, plain, own=True).read(start, stop).tobytes()
+                return Rows(self.file[plain.name], plain, own=True).read(start, stop).tobytes()
             file.seek(self.file[found.name].id.get_offset() + start * REFERENCE_BYTES)
             references = file.read((stop - start) * REFERENCE_BYTES)
             if len(references) != (stop - start) * REFERENCE_BYTES:
@@ -393,9 +377,9 @@ class _Survey:
             _refuse(self.path, name, "keeps its values in another file, which is never opened")
         filters = tuple(int(plan.get_filter(i)[0]) for i in range(plan.get_nfilters()))
         for number in filters:
-            if number not in _FILTERS:
-                allowed = ", ".join(_FILTERS.values())
-                _refuse(self.path, name, f"uses filter {number}; only {allowed} are read", _REPACK)
+            if number not in FILTERS:
+                allowed = ", ".join(FILTERS.values())
+                _refuse(self.path, name, f"uses filter {number}; only {allowed} are read", REPACK)
         if member.shape is None:
             return Field(name=name, unread="holds no values")
         try:
@@ -420,7 +404,7 @@ class _Survey:
         """Refuse a dataset that promises more than its bytes can hold, or bytes that the file has not."""
         self._stored += found.stored
         self._promised += found.nbytes
-        most = max((_MOST.get(number, 1) for number in found.filters), default=1)
+        most = max((MOST.get(number, 1) for number in found.filters), default=1)
         if found.nbytes > found.stored * most + _GRACE or self._promised > MAX_EPISODE_BYTES:
             _refuse(
                 self.path,
@@ -431,7 +415,7 @@ class _Survey:
         if self._stored > self.size or (offset is not None and offset + found.stored > self.size):
             _refuse(self.path, found.name, "reaches beyond the end of the file", "Copy the file anew")
         if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > MAX_CHUNK_BYTES:
-            _refuse(self.path, found.name, f"has chunks {found.chunks}, more than 256 MiB each", _REPACK)
+            _refuse(self.path, found.name, f"has chunks {found.chunks}, more than 256 MiB each", REPACK)
 
 
 def _is_varying(found: Field, member: Any) -> bool:
@@ -447,7 +431,7 @@ def _is_varying(found: Field, member: Any) -> bool:
     placed = found.chunks is not None or member.id.get_offset() is not None
     small = math.prod(found.chunks or ()) * REFERENCE_BYTES <= MAX_CHUNK_BYTES
     wide = member.file.id.get_create_plist().get_sizes() == _WIDE
-    return placed and small and wide and _LZF not in found.filters
+    return placed and small and wide and LZF not in found.filters
 
 
 def _with_gaps(found: Field, member: Any) -> Field:
@@ -458,82 +442,3 @@ def _with_gaps(found: Field, member: Any) -> Field:
         wanted = math.prod(-(-n // c) for n, c in zip(found.shape, found.chunks, strict=True))
         gaps = member.id.get_num_chunks() < wanted
     return replace(found, unread=UNWRITTEN) if gaps else found
-
-
-class _Rows:
-    """Reads rows of one dataset. Remembers the row of chunks that it inflated last."""
-
-    def __init__(self, hdf5: Hdf5, found: Field, *, own: bool = False) -> None:
-        self._field = found
-        self._dataset = hdf5.file[found.name]
-        self._truth = found.dtype.kind == "b"
-        self._out = np.dtype(found.dtype.str).newbyteorder("<")
-        self._own = own or (bool(found.filters) and _LZF not in found.filters)
-        self._band: tuple[int, Array] | None = None
-
-    def read(self, start: int, stop: int) -> Array:
-        if not self._own:
-            self._check_lzf(start, stop)
-            return np.asarray(self._dataset[start:stop], self._out)
-        block = np.empty((stop - start, *self._field.shape[1:]), self._out)
-        height = self._field.chunks[0] if self._field.chunks else 1
-        for top in range(start - start % height, stop, height):
-            first, last = max(start, top), min(stop, top + height)
-            block[first - start : last - start] = self._chunks_at(top)[first - top : last - top]
-        return block
-
-    def _chunks_at(self, top: int) -> Array:
-        """Return all chunks that begin at row ``top``, put together."""
-        if self._band is None or self._band[0] != top:
-            shape, chunks = self._field.shape, self._field.chunks or ()
-            band = np.empty((min(chunks[0], shape[0] - top), *shape[1:]), self._field.dtype)
-            if band.nbytes > MAX_CHUNK_BYTES:
-                raise ValueError(f"chunks side by side make more than 256 MiB. {_REPACK}")
-            for corner in itertools.product(
-                *(range(0, n, c) for n, c in zip(shape[1:], chunks[1:], strict=True))
-            ):
-                place = (
-                    slice(0, len(band)),
-                    *(slice(at, at + c) for at, c in zip(corner, chunks[1:], strict=True)),
-                )
-                part = band[place]
-                part[...] = self._inflate((top, *corner))[tuple(slice(0, n) for n in part.shape)]
-            self._band = top, band
-        return self._band[1]
-
-    def _inflate(self, corner: tuple[int, ...]) -> Array:
-        """Return one chunk with its filters undone, within the size that the header gives."""
-        field_, chunks = self._field, self._field.chunks or ()
-        size = math.prod(chunks) * field_.dtype.itemsize
-        self._stored_at(corner, size + size // 1000 + _STORED_SLACK)
-        mask, data = self._dataset.id.read_direct_chunk(corner)
-        for i, number in reversed(list(enumerate(field_.filters))):
-            if mask >> i & 1:
-                continue
-            if number == _FLETCHER32:
-                data = checked(data)
-            elif number == _DEFLATE:
-                data = zlib.decompressobj().decompress(data, size + _STORED_SLACK)
-            elif number == _SHUFFLE:
-                data = unshuffled(data, field_.dtype.itemsize)
-        if len(data) != size:
-            raise ValueError(f"the chunk at {corner} has {len(data)} bytes, its header says {size}")
-        values = np.frombuffer(data, "u1" if self._truth else field_.dtype).reshape(chunks)
-        return values != 0 if self._truth else values
-
-    def _check_lzf(self, start: int, stop: int) -> None:
-        """Look at the chunks that the library itself will inflate."""
-        chunks = self._field.chunks
-        if chunks is None or _LZF not in self._field.filters:
-            return
-        spans = [range(start - start % chunks[0], stop, chunks[0])]
-        spans += [range(0, n, c) for n, c in zip(self._field.shape[1:], chunks[1:], strict=True)]
-        for corner in itertools.product(*spans):
-            self._stored_at(corner, _LZF_MOST_STORED)
-
-    def _stored_at(self, corner: tuple[int, ...], most: int) -> None:
-        info = self._dataset.id.get_chunk_info_by_coord(corner)
-        if info.byte_offset is None:
-            raise ValueError(f"the chunk at {corner} was never written")
-        if info.size > most:
-            raise ValueError(f"the chunk at {corner} takes {info.size} bytes, which is more than it can need")

@@ -7,25 +7,29 @@ that stand in every row and never change, pictures stored as encoded bytes, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
-from ..schemas import UNKNOWN, Array, FormatError, Json, StreamSpec
-from ._demos import only, read_rows
+from ..schemas import Array, Json, StreamSpec
+from ._demos import (
+    FIXED_BYTES,
+    SMALL_VALUES,
+    bytes_spec,
+    encoded_rows,
+    read_encoded,
+    read_rows,
+    spec_of,
+    tell_value,
+)
 from ._draft import Draft, stream_name
-from ._hdf5 import UNWRITTEN, Field, Hdf5, open_hdf5
+from ._hdf5 import UNWRITTEN, Field, Hdf5
+from ._pictures import Decode
 from .base import MAX_EPISODE_BYTES, rows_in
 
-Decode = Callable[[bytes], Array]
-"""Makes a stored picture into a sample; `ValueError` if it is damaged or not like the others."""
-
 _SMALL = 1 << 26
-_VALUES = 1_024
 
 
 @dataclass(slots=True)
@@ -65,7 +69,7 @@ class Hdf5Episode:
     def constant(self, name: str) -> Json:
         """Return the value of all rows of a small dataset as JSON, if they are the same and finite."""
         found = self.numbers(name)
-        if found is None or math.prod(found.shape[1:]) > _VALUES or found.nbytes > _SMALL:
+        if found is None or math.prod(found.shape[1:]) > SMALL_VALUES or found.nbytes > _SMALL:
             return None
         values = self.whole(name)
         if values is None or not np.isfinite(values).all() or np.any(values != values[0]):
@@ -88,7 +92,7 @@ class Hdf5Episode:
         """Return the first row of a dataset of encoded pictures; ``b""`` if it holds no such thing."""
         if not (found.shape and found.shape[0]) or (found.unread and not found.varying):
             return b""
-        return next(_encoded(self.hdf5, found, 0, 1))
+        return next(encoded_rows(self.hdf5, found, 0, 1))
 
     def keep_pictures(
         self, name: str, spec: StreamSpec, decode: Decode, how: str, *, lossless: bool | None = None
@@ -98,7 +102,9 @@ class Hdf5Episode:
         self.placed.add(name)
         if found.shape[0] * spec.sample_bytes > MAX_EPISODE_BYTES:
             self.draft.refuse(name, f"promises {found.shape[0]} pictures of {spec.shape}")
-        read = partial(_read_pictures, self.hdf5.path, found, spec, rows_in(self.block_bytes, spec), decode)
+        read = partial(
+            read_encoded, self.hdf5.path, found, spec, rows_in(self.block_bytes, spec), decode=decode
+        )
         return self.draft.add(spec, found.shape[0], read, source=name, how=how, lossless=lossless)
 
     def rest(self, clock_of: Callable[[Field], str]) -> None:
@@ -121,65 +127,13 @@ class Hdf5Episode:
     def _leave(self, name: str, found: Field, clock_of: Callable[[Field], str]) -> None:
         if found.unread == UNWRITTEN:
             self.draft.refuse(name, found.unread, "The recording was cut off")
-        if found.shape and 0 in found.shape:
-            self.draft.drop(name, f"holds no values: {found.shape}")
-            return
-        small = math.prod(found.shape) <= _VALUES and found.shape[:1] != (self.steps,)
-        clock = "" if found.unread or not found.shape or small else clock_of(found)
-        if clock:
-            fixed = found.dtype.kind == "S"
-            spec = StreamSpec(
-                name=stream_name("extra", *name.split("/")),
-                kind="low_dim",
-                dtype="uint8" if fixed else found.dtype.name,
-                shape=(*found.shape[1:], found.dtype.itemsize) if fixed else found.shape[1:],
-                clock=clock,
-            )
-            self.keep(name, spec, "bytes of a fixed length, as numbers" if fixed else "")
-            return
-        why, value = self.hdf5.told(found)
-        if not why and math.prod(found.shape) > _VALUES:
-            why = f"has no row per step: {found.shape}"
-        if why:
-            self.draft.drop(name, why)
+        small = math.prod(found.shape) <= SMALL_VALUES and found.shape[:1] != (self.steps,)
+        none = found.unread or not found.shape or 0 in found.shape or small
+        clock = "" if none else clock_of(found)
+        stream = stream_name("extra", *name.split("/"))
+        if not clock:
+            tell_value(self.draft, self.hdf5, name, found)
+        elif found.dtype.kind == "S":
+            self.keep(name, bytes_spec(found, stream, clock), FIXED_BYTES)
         else:
-            self.draft.tell(name, value, "values")
-
-
-def plain_spec(found: Field, name: str, clock: str = "steps") -> StreamSpec:
-    """Return the spec of rows of numbers of which nothing else is known."""
-    return StreamSpec(
-        name=name,
-        kind="low_dim",
-        dtype=found.dtype.name,
-        shape=found.shape[1:],
-        unit=(UNKNOWN,),
-        clock=clock,
-    )
-
-
-def _encoded(hdf5: Hdf5, found: Field, start: int, stop: int) -> Iterator[bytes]:
-    """Yield the bytes of rows, of a fixed length or of any."""
-    if found.varying:
-        yield from hdf5.varying_rows(found, start, stop)
-        return
-    for row in hdf5.rows(found, start, stop, 1):
-        yield row.tobytes()
-
-
-def _read_pictures(
-    path: Path, found: Field, spec: StreamSpec, rows: int, decode: Decode, start: int, stop: int
-) -> Iterator[Array]:
-    with open_hdf5(path, only(found.name)) as hdf5:
-        stop = min(stop, found.shape[0])
-        encoded = _encoded(hdf5, found, start, stop)
-        for first in range(start, stop, rows):
-            block = np.empty((min(rows, stop - first), *spec.shape), spec.np_dtype)
-            for i, row in enumerate(islice(encoded, len(block))):
-                try:
-                    block[i] = decode(row)
-                except ValueError as error:
-                    if isinstance(error, FormatError):
-                        raise
-                    raise FormatError(str(path), f"{found.name}[{first + i}]", str(error)) from error
-            yield block
+            self.keep(name, spec_of(found, stream, clock=clock))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,32 +20,26 @@ from ..schemas import (
     UNKNOWN,
     ActionContract,
     Array,
-    Clock,
     Episode,
     Event,
-    FieldFate,
     FormatError,
     Json,
     NotFoundError,
     Packets,
-    Provenance,
     SourceFile,
-    Stream,
     StreamSpec,
     Times,
-    episode_id,
-    median_rate,
-    nominal_times,
 )
 from ..schemas.episode import Fate
 from ..schemas.validate import RESERVED, has_controls
 from . import _lerobot_meta as meta
 from . import _lerobot_modality as modality
 from . import _parquet as parquet
+from ._draft import Draft, Read, embodiment_of
 from ._lerobot_shared import BOOKKEEPING, MAX_SECONDS, Dataset, book_of, runs_of
 from ._lerobot_tables import MAX_TEXT, where_of
 from ._mp4 import Mp4Video
-from .base import MAX_EPISODE_BYTES, Format, rows_in, source_file
+from .base import rows_in, source_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,20 +48,17 @@ _MAX_RUNS = 100_000
 _TEXTS_AT_ONCE = 256
 
 _UNDECLARED: Mapping[str, Any] = {"dtype": "", "shape": None}
-_Read = Callable[[int, int], Iterator[Array]]
 
 
-def episodes_of(
-    dataset: Dataset, only: tuple[int, ...], block_bytes: int, fmt: Format, version: str
-) -> Iterator[Episode]:
-    """Yield the episodes of these indices, all if there are none, in order of the index."""
+def episodes_of(dataset: Dataset, converter: Any, version: str) -> Iterator[Episode]:
+    """Yield the episodes that the option ``only`` lists, all if it is empty, in order of the index."""
     known = dataset.table.position
-    wanted = sorted(set(only)) or list(known)
+    wanted = sorted(set(converter.only)) or list(known)
     for index in wanted:
         if index not in known:
             raise NotFoundError(f"{dataset.info.root}: there is no episode {index}")
     for index in wanted:
-        yield _Builder(dataset, index, block_bytes).build(fmt, version)
+        yield _Builder(dataset, index, converter.block_bytes).build(converter, version)
 
 
 class _Builder:
@@ -82,99 +73,58 @@ class _Builder:
         self.data = dataset.data(self.row)
         self.book = book_of(self.data)
         self.first, self.last = dataset.rows(self.row, self.data, self.book)
-        self.streams: dict[str, Stream] = {}
-        self.names: set[str] = set()
-        self.ledger: list[FieldFate] = []
-        self.events: list[Event] = []
-        self.warnings: list[str] = []
+        self.draft = Draft(self.info.path, self.where)
         self.videos: list[Path] = []
-        self.extra: dict[str, Json] = {}
-        self.payload = 0
-        self.clock = self._clock()
+        self._add_clock()
+        self.clock = self.draft.clocks["steps"]
         self.times = self.clock.read()
 
-    def build(self, fmt: Format, version: str) -> Episode:
-        """Return the episode of a converter for this format."""
+    def build(self, converter: Any, version: str) -> Episode:
+        """Return the episode."""
         self._add_bookkeeping()
-        instructions = self._add_tasks()
+        self._add_tasks()
         self._add_features()
         self._add_meta()
-        provenance = self._provenance(fmt, version)
-        robot = self.info.members.get("robot_type")
-        return Episode(
-            id=episode_id(
-                [s.sha256 for s in provenance.sources if s.role in {"recording", "video"}],
-                provenance.selector,
-            ),
-            instructions=instructions,
-            embodiment=robot if isinstance(robot, str) and 0 < len(robot) <= meta.MAX_WORD else UNKNOWN,
-            provenance=provenance,
-            clocks={"steps": self.clock},
-            streams=self.streams,
-            events=tuple(sorted(self.events, key=lambda event: event.start_ns)),
-            extra=self.extra,
+        self._add_evidence()
+        return self.draft.build(
+            converter,
+            list(self._sources()),
+            version=version,
+            selector=f"episode_index={self.index}",
+            embodiment=embodiment_of(self.info.members.get("robot_type")),
         )
 
     def _column(self, name: str) -> Array:
         return self.book.columns[name][self.first : self.last]
 
-    def _account(
-        self, source: str, fate: Fate, to: Iterable[str] = (), how: str = "", *, lossless: bool = True
-    ) -> None:
-        kept = None if fate == "dropped" else lossless
-        self.ledger.append(FieldFate(field=source, fate=fate, to=tuple(to), how=how, lossless=kept))
-
-    def _stream_name(self, name: str) -> str:
-        """Return a name that a stream may have, unlike those there are."""
-        clean = re.sub(r"[^A-Za-z0-9_@+.-]|^\.|\.$|\.(?=\.)", "_", name)
-        clean = f"source.{clean}" if clean in RESERVED else clean
-        while clean.casefold() in self.names:
-            clean += "_"
-        self.names.add(clean.casefold())
-        return clean
-
-    def _add(self, spec: StreamSpec, read: _Read, source: str, how: str = "", **more: Any) -> None:
-        self.payload += spec.sample_bytes * self.length
-        if self.payload > MAX_EPISODE_BYTES:
-            path = str(self.info.path)
-            raise FormatError(path, self.where, f"declares more than {MAX_EPISODE_BYTES:,} bytes")
-        self.streams[spec.name] = Stream(spec=spec, length=self.length, read=read, **more)
-        kept = source.endswith(f"#{spec.name}")
-        self._account(source, "kept" if kept else "renamed", [spec.name], how)
+    def _add(self, spec: StreamSpec, read: Read, source: str, how: str = "", **more: Any) -> str:
+        fate: Fate = "kept" if source.endswith(f"#{spec.name}") else "renamed"
+        return self.draft.add(spec, self.length, read, source=source, how=how, fate=fate, **more)
 
     # Time, and the columns that LeRobot adds
 
-    def _clock(self) -> Clock:
+    def _add_clock(self) -> None:
         seconds, fps = self._column("timestamp"), self.info.fps
         # As the recorder computes it: a Python float, stored as float32 (add_frame in lerobot_dataset.py).
         computed = (np.arange(self.length) / fps).astype(seconds.dtype)
         if np.array_equal(seconds, computed):
-            return Clock(
-                name="steps",
-                kind="nominal",
-                declared_hz=fps,
-                source="fps of info.json; the column timestamp is frame_index / fps",
-                length=self.length,
-                read=partial(nominal_times, self.length, fps),
-            )
+            source = "fps of info.json; the column timestamp is frame_index / fps"
+            self.draft.nominal("steps", self.length, fps, source)
+            return
         if not np.all(np.abs(seconds) < MAX_SECONDS):
             raise FormatError(str(self.data), f"timestamp, {self.where}", "holds what is no time")
         if np.any(np.diff(seconds) < 0):
             at = self.first + 1 + int(np.flatnonzero(np.diff(seconds) < 0)[0])
             raise FormatError(str(self.data), f"timestamp, row {at}", "time runs backwards")
-        read = partial(_recorded_times, self.data, self.first, self.last)
-        return Clock(
-            name="steps",
-            kind="recorded",
-            declared_hz=fps,
-            measured_hz=median_rate(read()),
-            source="the column timestamp, which is not frame_index / fps",
-            length=self.length,
-            read=read,
-        )
+        since = seconds.astype(np.float64) - float(seconds[0])
+        times: Times = np.rint(since * 1e9).astype(np.int64)
+        source = "the column timestamp, which is not frame_index / fps"
+        self.draft.recorded("steps", times, source, declared_hz=fps)
 
     def _add_bookkeeping(self) -> None:
-        self._account("data#episode_index", "transformed", ["provenance.selector"], "one number for all rows")
+        self.draft.account(
+            "data#episode_index", "transformed", ["provenance.selector"], "one number for all rows"
+        )
         numbers = np.arange(self.length)
         for name, expected, to, how in (
             ("frame_index", numbers, "clocks.steps", "the sample's number"),
@@ -183,13 +133,13 @@ class _Builder:
             if name not in self.book.columns:
                 continue
             if np.array_equal(self._column(name), expected):
-                self._account(f"data#{name}", "transformed", [to], how)
+                self.draft.account(f"data#{name}", "transformed", [to], how)
             else:
                 self._add_column(name, self.book.columns[name].dtype.name, ())
-                self.warnings.append(f"the column {name} is not {how}; it is kept as a stream")
+                self.draft.warn(f"the column {name} is not {how}; it is kept as a stream")
         if self.clock.kind == "nominal":
             how = "frame_index / fps as float32, so the clock is nominal"
-            self._account("data#timestamp", "transformed", ["clocks.steps"], how)
+            self.draft.account("data#timestamp", "transformed", ["clocks.steps"], how)
         else:
             self._add_column("timestamp", self.book.columns["timestamp"].dtype.name, (), unit="s", frame=None)
 
@@ -199,10 +149,10 @@ class _Builder:
         if first is not None:
             return numbers + first, "extra.episode", "dataset_from_index and up"
         if "index" in self.book.columns:
-            self.extra["first_index"] = int(self._column("index")[0])
-        return numbers + self.extra.get("first_index", 0), "extra.first_index", "its first value and up"
+            self.draft.extra["first_index"] = int(self._column("index")[0])
+        return numbers + self.draft.extra.get("first_index", 0), "extra.first_index", "its first value and up"
 
-    def _add_tasks(self) -> tuple[str, ...]:
+    def _add_tasks(self) -> None:
         numbers, tasks = self._column("task_index"), self.dataset.tasks
         spans = runs_of(numbers)
         for start, _ in spans:
@@ -213,21 +163,23 @@ class _Builder:
         used = list(dict.fromkeys(int(numbers[start]) for start, _ in spans))
         told = self.row.get("tasks")
         if isinstance(told, list) and set(told) != {tasks[i] for i in used}:
-            self.warnings.append("the tasks in meta/episodes are not those of the rows; the rows' were taken")
+            self.draft.warn("the tasks in meta/episodes are not those of the rows; the rows' were taken")
         if self.dataset.by_row and list(tasks) != list(range(len(tasks))):
-            self.warnings.append(
+            self.draft.warn(
                 f"{self.dataset.tasks_name} is not in order; "
                 "LeRobot's loader, going by rows, reads other texts"
             )
         if len(spans) > 1:
             self._add_runs("instruction", "task_index", numbers, tasks)
-            self._account(
+            self.draft.account(
                 "data#task_index", "transformed", ["instructions", "events"], "an event for each run"
             )
         else:
-            self.extra["task_index"] = used[0]
-            self._account("data#task_index", "transformed", ["instructions", "extra.task_index"], "its text")
-        return tuple(filter(None, dict.fromkeys(_without_controls(tasks[i]) for i in used)))
+            self.draft.extra["task_index"] = used[0]
+            self.draft.account(
+                "data#task_index", "transformed", ["instructions", "extra.task_index"], "its text"
+            )
+        self.draft.instructions += filter(None, dict.fromkeys(_without_controls(tasks[i]) for i in used))
 
     def _add_runs(self, kind: str, column: str, numbers: Array, texts: Mapping[int, str]) -> None:
         spans = runs_of(numbers)
@@ -240,7 +192,7 @@ class _Builder:
 
     def _add_event(self, kind: str, start: int, stop: int, text: str, attributes: Mapping[str, Json]) -> None:
         after = int(self.times[-1]) + round(1e9 / self.info.fps)
-        self.events.append(
+        self.draft.events.append(
             Event(
                 kind=kind,
                 start_ns=int(self.times[start]),
@@ -270,7 +222,7 @@ class _Builder:
         self, name: str, feature: Mapping[str, Any], kind: pa.DataType, per_row: int | None
     ) -> None:
         if feature is _UNDECLARED:
-            self.warnings.append(f"the column {name!r} is not declared in info.json")
+            self.draft.warn(f"the column {name!r} is not declared in info.json")
         inner, lengths = parquet.unnested(kind)
         dtype = parquet.numpy_name(inner)
         if not lengths and parquet.holds_files(inner):
@@ -278,10 +230,12 @@ class _Builder:
         elif dtype is None:
             self._add_values(name, kind)
         elif (shape := self._shape(name, feature, lengths, per_row)) is None:
-            self._account(f"data#{name}", "dropped", how="not declared in info.json, and of no fixed shape")
+            self.draft.account(
+                f"data#{name}", "dropped", how="not declared in info.json, and of no fixed shape"
+            )
         else:
             if feature["dtype"] not in {"", dtype}:
-                self.warnings.append(f"{name} holds {dtype}; info.json declares {feature['dtype']!r}")
+                self.draft.warn(f"{name} holds {dtype}; info.json declares {feature['dtype']!r}")
             self._add_column(name, dtype, shape, feature)
 
     def _shape(
@@ -309,7 +263,7 @@ class _Builder:
         unit: str = UNKNOWN,
         frame: str | None = UNKNOWN,
     ) -> None:
-        new = self._stream_name(name)
+        new = _stream_name(name)
         axes, attributes = meta.axes_of(feature or _UNDECLARED, shape)
         slices = self._slices(name, shape)
         if slices:
@@ -326,17 +280,16 @@ class _Builder:
             contract=_contract(slices) if command else None,
             attributes=attributes,
         )
-        self._add(
-            spec, partial(parquet.numbers, self.data, name, spec, self.block, self.first), f"data#{name}"
-        )
+        read = partial(parquet.numbers, self.data, name, spec, self.block, self.first)
+        new = self._add(spec, read, f"data#{name}")
         if name == "subtask_index" and self.dataset.subtasks and not shape:
-            self._add_runs("subtask", name, self.streams[new].values(), self.dataset.subtasks)
+            self._add_runs("subtask", name, self.draft.streams[new].values(), self.dataset.subtasks)
         told = self.dataset.modality
         if told and name in told.annotations and not shape and np.issubdtype(spec.np_dtype, np.integer):
-            self._add_runs(name, name, self.streams[new].values(), self.dataset.tasks)
+            self._add_runs(name, name, self.draft.streams[new].values(), self.dataset.tasks)
 
     def _add_images(self, name: str, feature: Mapping[str, Any]) -> None:
-        spec, form = parquet.picture_spec(self.data, name, self.first, self._stream_name(name))
+        spec, form = parquet.picture_spec(self.data, name, self.first, _stream_name(name))
         spec = replace(spec, attributes={"feature": meta.rest_of(feature)})
         self._compare_shape(name, feature, spec.shape)
         read = partial(parquet.pictures, self.data, name, spec, self.block, self.first)
@@ -346,11 +299,11 @@ class _Builder:
         video, start, warning = self.dataset.video(name, self.row)
         self.videos.append(video.path)
         if warning:
-            self.warnings.append(f"{name}: {warning}")
+            self.draft.warn(f"{name}: {warning}")
         grey = video.pixel_format.startswith("gray")
         deep = grey and video.pixel_format != "gray"
         spec = StreamSpec(
-            name=self._stream_name(name),
+            name=_stream_name(name),
             kind="depth" if deep else "video",
             dtype="uint16" if deep else "uint8",
             shape=video.size if deep else (*video.size, 1 if grey else 3),
@@ -365,13 +318,15 @@ class _Builder:
         read = partial(_frames, video, start, rows_in(self.block, spec))
         self._add(spec, read, f"videos#{name}", how, packets=packets)
         if video.audio:
-            self._account(f"videos#{name}/audio", "dropped", how="sound is not read, and may be of people")
+            self.draft.account(
+                f"videos#{name}/audio", "dropped", how="sound is not read, and may be of people"
+            )
 
     def _compare_shape(self, name: str, feature: Mapping[str, Any], shape: tuple[int, ...]) -> None:
         # In any order, since some datasets put the channels first.
         if feature["shape"] is not None and sorted(feature["shape"]) != sorted([*shape, 1][:3]):
             told = f"info.json declares {feature['shape']}"
-            self.warnings.append(f"{name} holds pictures of {list(shape)}; {told}")
+            self.draft.warn(f"{name} holds pictures of {list(shape)}; {told}")
 
     def _add_values(self, name: str, kind: pa.DataType) -> None:
         """Turn a column of texts, or of anything else that JSON can hold, into an event per run of rows."""
@@ -384,7 +339,7 @@ class _Builder:
                     runs.append((i, i + 1, value))
                 else:
                     how = f"{kind}, which from row {i} on holds more than a header can"
-                    self._account(f"data#{name}", "dropped", how=how)
+                    self.draft.account(f"data#{name}", "dropped", how=how)
                     return
         for start, stop, value in runs:
             if isinstance(value, str):
@@ -392,7 +347,7 @@ class _Builder:
             elif value not in (None, [], {}):
                 self._add_event(name, start, stop, "", {"value": value})
         how = "an event for each run of rows with one value, none where there is no value"
-        self._account(f"data#{name}", "transformed", ["events"], how)
+        self.draft.account(f"data#{name}", "transformed", ["events"], how)
 
     # GR00T's modality.json
 
@@ -409,64 +364,53 @@ class _Builder:
         told = self.dataset.modality
         if told is None:
             return
-        self.extra["modality"] = dict(told.members)
+        self.draft.extra["modality"] = dict(told.members)
         for column in [*told.slices, *told.videos, *sorted(told.annotations)]:
-            if column not in {*self.info.features, *self.book.columns} and column not in self.streams:
-                self.warnings.append(
-                    f"{modality.MODALITY} tells of {column!r}, which the dataset does not have"
-                )
+            if column not in {*self.info.features, *self.book.columns} and column not in self.draft.streams:
+                self.draft.warn(f"{modality.MODALITY} tells of {column!r}, which the dataset does not have")
         for section in told.members:
-            named = [n for n, s in self.streams.items() if _names(s.spec.attributes.get("modality"), section)]
-            self._account(f"{modality.MODALITY}#{section}", "kept", ["extra.modality", *named])
+            named = [
+                n for n, s in self.draft.streams.items() if _names(s.spec.attributes.get("modality"), section)
+            ]
+            self.draft.account(f"{modality.MODALITY}#{section}", "kept", ["extra.modality", *named])
 
     # What is told outside of the data
 
     def _add_meta(self) -> None:
         dataset = self.dataset
-        self.extra["info"] = {m: v for m, v in dataset.info.members.items() if m != "features"}
+        self.draft.extra["info"] = {m: v for m, v in dataset.info.members.items() if m != "features"}
         places = {"fps": ["clocks.steps"], "robot_type": ["embodiment"]}
-        for member in self.extra["info"]:
-            self._account(f"{meta.INFO}#{member}", "kept", [*places.get(member, ()), "extra.info"])
+        for member in self.draft.extra["info"]:
+            self.draft.account(f"{meta.INFO}#{member}", "kept", [*places.get(member, ()), "extra.info"])
         how = "dtype and shape as stored, names as axes, the rest as attributes of each stream"
-        self._account(f"{meta.INFO}#features", "transformed", self.streams, how)
-        self.extra["episode"] = {c: v for c, v in self.row.items() if meta.is_json(v)}
+        self.draft.account(f"{meta.INFO}#features", "transformed", self.draft.streams, how)
+        self.draft.extra["episode"] = {c: v for c, v in self.row.items() if meta.is_json(v)}
         for column in self.row:
-            if column in self.extra["episode"]:
-                self._account(f"{self.dataset.episodes_name}#{column}", "kept", ["extra.episode"])
+            if column in self.draft.extra["episode"]:
+                self.draft.account(f"{self.dataset.episodes_name}#{column}", "kept", ["extra.episode"])
             else:
-                self._account(
+                self.draft.account(
                     f"{self.dataset.episodes_name}#{column}", "dropped", how="its value is not JSON"
                 )
         statistics = "statistics can be computed from the data again"
         for source in dataset.statistics:
-            self._account(source, "dropped", how=statistics)
+            self.draft.account(source, "dropped", how=statistics)
         how = "the texts of this episode's tasks"
-        self._account(dataset.tasks_name, "transformed", ["instructions"], how)
+        self.draft.account(dataset.tasks_name, "transformed", ["instructions"], how)
         if dataset.subtasks:
             how = "the texts of this episode's subtasks"
-            self._account(dataset.subtasks_name, "transformed", ["events"], how)
+            self.draft.account(dataset.subtasks_name, "transformed", ["events"], how)
         self._add_modality()
         if meta.CARD in self.info.evidence:
             how = "what it says on the licence; the rest is about the whole dataset"
-            self._account(meta.CARD, "transformed", ["provenance.evidence"], how, lossless=False)
+            self.draft.account(meta.CARD, "transformed", ["provenance.evidence"], how, lossless=False)
 
-    def _provenance(self, fmt: Format, version: str) -> Provenance:
-        said = meta.telling(self.extra["episode"])
+    def _add_evidence(self) -> None:
+        said = meta.telling(self.draft.extra["episode"])
         evidence = {**self.info.evidence, **{f"{self.dataset.episodes_name}#{c}": v for c, v in said.items()}}
         if "apache-2.0" in str(evidence.get(meta.CARD)):
-            self.warnings.append(
-                "LeRobot writes apache-2.0 into a dataset's card where nobody chose a licence"
-            )
-        return Provenance(
-            format=fmt.name,
-            converter=fmt.name.replace("-", "_"),
-            converter_version=version,
-            sources=tuple(self._sources()),
-            selector=f"episode_index={self.index}",
-            ledger=tuple(self.ledger),
-            evidence=evidence,
-            warnings=tuple(self.warnings),
-        )
+            self.draft.warn("LeRobot writes apache-2.0 into a dataset's card where nobody chose a licence")
+        self.draft.evidence |= evidence
 
     def _sources(self) -> Iterator[SourceFile]:
         dataset, root = self.dataset, self.info.root.resolve()
@@ -482,11 +426,10 @@ class _Builder:
             yield source_file(path, root, "metadata")
 
 
-def _recorded_times(path: Path, start: int, stop: int) -> Times:
-    """Return the column ``timestamp`` as nanoseconds since the first of these rows."""
-    seconds = book_of(path).columns["timestamp"][start:stop].astype(np.float64)
-    times: Times = np.rint((seconds - seconds[0]) * 1e9).astype(np.int64)
-    return times
+def _stream_name(name: str) -> str:
+    """Return a name that a stream may have."""
+    clean = re.sub(r"[^A-Za-z0-9_@+.-]|^\.|\.$|\.(?=\.)", "_", name)
+    return f"source.{clean}" if clean in RESERVED else clean
 
 
 def _frames(video: Mp4Video, first: int, rows: int, start: int, stop: int) -> Iterator[Array]:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..schemas import FormatError, Json, strict_json
+from ..schemas import FormatError, Json
+from ._folder import json_members
 from ._mp4 import MAX_PIXELS
 from .base import contained
 
@@ -26,7 +27,6 @@ CARD = "README.md"
 MAX_WORD = 1_000
 """Most characters of a name."""
 
-_MAX_JSON_BYTES = 1 << 26
 _MAX_SAMPLE_BYTES = 1 << 30
 _MAX_DIMENSIONS = 5
 
@@ -106,17 +106,8 @@ class Info:
 def read_json(root: Path, name: str) -> dict[str, Any]:
     """Return a file of a dataset that holds an object of plain values."""
     path = root / name
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise FormatError(str(path), "", f"is larger than {_MAX_JSON_BYTES:,} bytes")
-        found = strict_json(contained(root, name, path=path, where="").read_bytes())
-    except OSError as error:
-        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
-    except FormatError:
-        raise
-    except ValueError as error:
-        raise FormatError(str(path), "", f"is no JSON: {error}") from error
-    if not isinstance(found, dict) or not is_json(found):
+    found = json_members(contained(root, name, path=path, where=""))
+    if not is_json(found):
         raise FormatError(str(path), "", "is no JSON object of plain values")
     return found
 

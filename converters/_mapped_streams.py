@@ -13,7 +13,7 @@ from ._columns import Column, Share
 from ._draft import Read
 from ._jpeg import ChannelOrder
 from ._mapping import MappingFile, StreamRule
-from ._pictures import Encoding, Shown, pixels_of, shown
+from ._pictures import Encoding, Shown, in_blocks, pixels_of, shown
 from .base import rows_in
 
 _EVIDENCE = "the mapping"
@@ -189,7 +189,7 @@ def _encoded(
     spec = _pictured(rule, found.dtype, found.shape, encoding)
     turned = rule.order == "bgr" and found.shape[-1] == 3 and found.kind == "video"
     order: ChannelOrder = "opencv" if turned else "standard"
-    read = partial(_pictures, share, column.name, spec, found, order, rows_in(block_bytes, spec))
+    read = partial(_pictures, share, column.name, found, order, rows_in(block_bytes, spec))
     return spec, read, f"decoded {encoding.upper()}" + (f"; {_TURNED}" if turned else "")
 
 
@@ -203,21 +203,14 @@ def _pictured(rule: StreamRule, dtype: str, shape: tuple[int, ...], encoding: st
 def _pictures(
     share: Share,
     name: str,
-    spec: StreamSpec,
     want: Shown,
     order: ChannelOrder,
     rows: int,
     start: int,
     stop: int,
 ) -> Iterator[Array]:
-    held: list[Array] = []
-    for row, data in enumerate(share.items(name, start, stop), start):
-        try:
-            held.append(pixels_of(data, want, order))
-        except ValueError as error:
-            raise FormatError(str(share.source.path), f"{name}[{row}]", str(error)) from error
-        if len(held) == rows:
-            yield np.stack(held).astype(spec.np_dtype, copy=False)
-            held = []
-    if held:
-        yield np.stack(held).astype(spec.np_dtype, copy=False)
+    def blame(row: int, why: str) -> FormatError:
+        return FormatError(str(share.source.path), f"{name}[{row}]", why)
+
+    decode = partial(pixels_of, want=want, order=order, padded=True)
+    return in_blocks(share.items(name, start, stop), decode, rows, start, blame)

@@ -14,14 +14,25 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from ..schemas import FormatError, Json
-from ._chunks import MAX_CHUNK, MAX_IN_CHUNK, Budget, Channel, Chunk, ChunkReader, Facts, Unit, decompressed
+from ._chunks import (
+    MAX_CHUNK,
+    MAX_IN_CHUNK,
+    Budget,
+    Channel,
+    Chunk,
+    ChunkedFile,
+    Facts,
+    Scan,
+    Unit,
+    decompressed,
+)
 from .base import Format
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -39,44 +50,12 @@ _KEPT_TEXT = 1 << 16
 _BLOCK = 1 << 20
 
 
-class McapFile:
-    """One MCAP file."""
+class McapFile(ChunkedFile):
+    """One MCAP file; messages outside of chunks come in runs of about 1 MiB."""
 
-    def __init__(self, path: Path, of: Format) -> None:
-        self._path, self._of = path, of
-        self._chunks: list[Chunk] = []
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The file."""
-        return (self._path,)
-
-    def units(self, channels: dict[int, Channel], facts: Facts) -> Iterator[Unit]:
-        """Yield the messages of each chunk; those outside of chunks in runs of about 1 MiB."""
-        self._chunks.clear()
-        scan = _Scan(self._path, self._of, channels, facts)
-        try:
-            with self._path.open("rb") as file:
-                for chunk, data in scan.chunks(file):
-                    yield scan.unit(len(self._chunks), data, chunk)
-                    self._chunks.append(chunk)
-        except OSError as error:
-            raise FormatError(str(self._path), "", f"cannot be read: {error.strerror}") from error
-        scan.compare()
-
-    def payloads(self, places: Iterable[tuple[int, int, int]]) -> Iterator[bytes]:
-        """Yield the messages of these units, places and sizes."""
-        return in_chunks(self._chunks, places, self._of)
-
-
-def in_chunks(chunks: list[Chunk], places: Iterable[tuple[int, int, int]], of: Format) -> Iterator[bytes]:
-    """Yield messages by chunk, offset in it and size. Holds one chunk, besides those kept for all."""
-    with ChunkReader(of) as reader:
-        held, data = -1, b""
-        for unit, place, size in places:
-            if unit != held:
-                held, data = unit, reader.read(chunks[unit])
-            yield data[place : place + size]
+    def scan(self, channels: dict[int, Channel], facts: Facts) -> Scan:
+        """Return a pass over the file."""
+        return _Scan(self.path, self.of, channels, facts)
 
 
 class _Scan:

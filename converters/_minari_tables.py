@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ..schemas import Array, FormatError, StreamSpec
 from ..schemas.validate import has_controls
 from ._arrow_file import arrow_batches, opened_arrow
 from ._jpeg import Picture, decoded
 from ._parquet import as_numpy, batches, numpy_name, opened
+from ._pictures import in_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -165,15 +165,14 @@ def read_pictures(
     path: Path, leaf: Leaf, spec: StreamSpec, rows: int, start: int, stop: int, *, parquet: bool
 ) -> Iterator[Array]:
     """Yield samples ``[start, stop)`` of a leaf of JPEGs, decoded, ``rows`` at a time."""
-    want = Picture(*spec.shape)
-    for first in range(start, stop, rows):
-        last = min(first + rows, stop)
-        block = np.empty((last - first, *spec.shape), np.uint8)
-        for at, found in _columns(path, leaf, first, last, _PICTURES_AT_ONCE, parquet=parquet):
-            for i, raw in enumerate(found.to_pylist(), at):
-                with _of(path, f"{leaf.name}, row {i}"):
-                    block[i - first] = decoded(raw or b"", want, "standard")
-        yield block
+
+    def blame(row: int, why: str) -> FormatError:
+        return FormatError(str(path), f"{leaf.name}, row {row}", why)
+
+    columns = _columns(path, leaf, start, stop, _PICTURES_AT_ONCE, parquet=parquet)
+    files = (raw or b"" for _, found in columns for raw in found.to_pylist())
+    decode = partial(decoded, want=Picture(*spec.shape), order="standard")
+    return in_blocks(files, decode, rows, start, blame)
 
 
 def read_texts(path: Path, leaf: Leaf, stop: int, *, parquet: bool) -> Iterator[bytes]:

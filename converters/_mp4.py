@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas import Array, FormatError, Packet, Times, VideoFormat
+from ._bitstream import BitstreamForm
 from .base import version_of
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ _BITSTREAM: dict[str, Bitstream] = {"h264": "annexb", "hevc": "annexb", "av1": "
 _ALLOWED = frozenset({*_BITSTREAM, "mpeg4", "mjpeg"})
 """Decoders that may run. Others are less tested against hostile input, and no recorder writes them."""
 
-_SEQUENCE_HEADER = 1  # AV1 specification, section 6.2.2: OBU types
-_SPS = 7  # ITU-T H.264, table 7-1: NAL unit types
 _DEEPEST = 16
 """Most pictures that a codec holds back to bring them into order (ITU-T H.264, A.3.1; H.265, A.4.2)."""
 _MOST_EARLY = 4 * _DEEPEST
@@ -191,7 +190,7 @@ class Mp4Video:
         index = self._index
         first, last = _span(index, start, stop, self.path)
         with _opened(self.path) as container, self.path.open("rb") as file:
-            form = _BitstreamForm(_video_of(container, self.path), index.codec if convert else "")
+            form = BitstreamForm(_video_of(container, self.path), index.codec if convert else "")
             for i in range(first, last + 1):
                 # Pictures that follow a key frame but are shown before it refer to what lies before it.
                 if index.rank[i] < index.rank[first]:
@@ -290,59 +289,6 @@ class _PictureForm:
         return self._reformatter.reformat(frame, format="rgb24", threads=1, **self._colours).to_ndarray()
 
 
-class _BitstreamForm:
-    """Turns packets as MP4 stores them into the bitstream form of `VideoFormat`; others pass unchanged."""
-
-    def __init__(self, stream: av.VideoStream, codec: str) -> None:
-        from av.bitstream import BitStreamFilterContext
-
-        self._codec = codec
-        self._filter: BitStreamFilterContext | None = None
-        if codec == "av1":
-            # AV1 in ISOBMFF, section 2.3.3: av1C is four bytes, then the OBUs in front of all others.
-            record = stream.codec_context.extradata or b""
-            self._setup = record[4:] if record[:1] == b"\x81" else record
-        if codec in {"h264", "hevc"}:
-            # Written back to the stream, so that its extradata become the parameter sets as Annex B.
-            self._filter = BitStreamFilterContext(f"{codec}_mp4toannexb", stream, stream)
-            self._setup = stream.codec_context.extradata or b""
-
-    def of(self, raw: bytes, *, key: bool) -> av.Packet[Any]:
-        """Return the packet in its bitstream form; ValueError or FFmpegError if it is malformed."""
-        if self._codec == "av1":
-            return padded(self._obus(raw, key=key))
-        if self._filter is None:
-            return padded(raw)
-        filtered = self._filter.filter(padded(raw))
-        if len(filtered) != 1:
-            raise ValueError("the packet is empty")
-        # The filter puts parameter sets in front of IDR pictures only. A key frame may also be an open
-        # group's intra picture, which x264 marks as a place to start from.
-        if key and self._codec == "h264" and not _has_sps(bytes(filtered[0])):
-            return padded(self._setup + bytes(filtered[0]))
-        return filtered[0]
-
-    def _obus(self, raw: bytes, *, key: bool) -> bytes:
-        units = list(_obus(raw))
-        # AV1 in ISOBMFF, section 2.4: a sample's last OBU may leave its size out. In a stream it may not.
-        data = b"".join(unit for _, unit in units)
-        if key and all(kind != _SEQUENCE_HEADER for kind, _ in units):
-            return self._setup + data
-        return data
-
-
-def padded(raw: bytes) -> av.Packet[Any]:
-    """Return a packet with the zeros behind its data that decoders rely on: they read up to 64 bytes ahead.
-
-    ``av.Packet(raw)`` would point to the bytes as they lie in memory, with whatever comes after them.
-    """
-    import av
-
-    packet: av.Packet[Any] = av.Packet(len(raw))
-    packet.update(raw)
-    return packet
-
-
 def _span(index: _Index, start: int, stop: int, path: Path) -> tuple[int, int]:
     """Return the first and last packet, in decode order, that frames ``[start, stop)`` need."""
     keys = np.flatnonzero(index.key & (index.rank <= start))
@@ -352,43 +298,6 @@ def _span(index: _Index, start: int, stop: int, path: Path) -> tuple[int, int]:
     if first > int(index.place[start:stop].min()):
         raise FormatError(str(path), f"packet {first}", "is a key frame shown before what precedes it")
     return first, last
-
-
-def _obus(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the type and the bytes of each open bitstream unit, with its size (AV1 specification, 5.3)."""
-    at = 0
-    while at < len(raw):
-        header = raw[at]
-        extension, sized = bool(header & 4), bool(header & 2)
-        head = at + 1 + extension
-        length, body = _leb128(raw, head) if sized else (len(raw) - head, head)
-        if header & 0x80 or length < 0 or body + length > len(raw):
-            raise ValueError(f"malformed OBU at byte {at}")
-        prefix = bytes([header | 2]) + raw[at + 1 : head]
-        yield header >> 3 & 15, raw[at : body + length] if sized else prefix + _as_leb128(length) + raw[head:]
-        at = body + length
-
-
-def _leb128(raw: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at ``at``, and where it ends (AV1 specification, 4.10.5)."""
-    value = 0
-    for i, byte in enumerate(raw[at : at + 8]):
-        value |= (byte & 0x7F) << 7 * i
-        if not byte & 0x80:
-            return value, at + i + 1
-    raise ValueError(f"malformed OBU size at byte {at}")
-
-
-def _as_leb128(value: int) -> bytes:
-    raw = bytearray()
-    while value > 0x7F:
-        raw.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*raw, value])
-
-
-def _has_sps(annexb: bytes) -> bool:
-    return any(unit[:1] and unit[0] & 31 == _SPS for unit in annexb.split(b"\0\0\1")[1:])
 
 
 def _plain(pixel_format: str) -> str:

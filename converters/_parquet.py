@@ -7,22 +7,21 @@ held against it.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..schemas import Array, FormatError, StreamSpec
-from ._mp4 import MAX_PIXELS
+from ._pictures import in_blocks, pixels_of, shown
 from .base import rows_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from PIL.Image import Image
 
 _MAX_BATCH = 1 << 16
 _LEAST_BATCH = 1 << 10
@@ -174,25 +173,36 @@ def pictures(
 
     Holds one block and a few files.
     """
-    rows, held = rows_in(block_bytes, spec), []
-    for row, raw in _files(path, column, first + start, first + stop):
-        with _image(path, f"{column}, row {row}", raw) as image:
-            found = _spec_of(image, spec.name)
-            if (found.kind, found.shape) != (spec.kind, spec.shape):
-                raise ValueError(f"is {list(found.shape)}, in a column of {list(spec.shape)}")
-            held.append(np.asarray(image).astype(spec.np_dtype).reshape(spec.shape))
-        if len(held) == rows:
-            yield np.stack(held)
-            held = []
-    if held:
-        yield np.stack(held)
+    files = (raw for _, raw in _files(path, column, first + start, first + stop))
+    return in_blocks(
+        files,
+        partial(_pixels, spec=spec),
+        rows_in(block_bytes, spec),
+        first + start,
+        lambda row, why: _bad_picture(path, column, row, why),
+    )
+
+
+def _pixels(raw: bytes, spec: StreamSpec) -> Array:
+    found = shown(raw)
+    if (found.kind, found.shape) != (spec.kind, spec.shape):
+        raise ValueError(f"is {list(found.shape)}, in a column of {list(spec.shape)}")
+    return pixels_of(raw, found)
 
 
 def picture_spec(path: Path, column: str, row: int, name: str) -> tuple[StreamSpec, str]:
     """Return the stream called ``name`` that an image file of a column fits into, and its file format."""
     _, raw = next(_files(path, column, row, row + 1))
-    with _image(path, f"{column}, row {row}", raw) as image:
-        return _spec_of(image, name), str(image.format)
+    try:
+        found = shown(raw)
+    except ValueError as error:
+        raise _bad_picture(path, column, row, str(error)) from error
+    spec = StreamSpec(name=name, kind=found.kind, dtype=found.dtype, shape=found.shape)
+    return spec, found.encoding.upper()
+
+
+def _bad_picture(path: Path, column: str, row: int, why: str) -> FormatError:
+    return FormatError(str(path), f"{column}, row {row}", f"is no readable image: {why}")
 
 
 def holds_files(kind: pa.DataType) -> bool:
@@ -207,33 +217,3 @@ def _files(path: Path, column: str, start: int, stop: int) -> Iterator[tuple[int
             if not isinstance(raw, bytes):
                 raise FormatError(str(path), f"{column}, row {row}", "holds no image file")
             yield row, raw
-
-
-@contextmanager
-def _image(path: Path, where: str, raw: bytes) -> Iterator[Image]:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as image:
-            yield image
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
-        raise FormatError(str(path), where, f"is no readable image: {error}") from error
-
-
-def _spec_of(image: Image, name: str) -> StreamSpec:
-    """Return the stream that an image fits into; `ValueError` if none does."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width}x{height} pixels are not read")
-    if image.mode in {"RGB", "L"}:
-        channels = 3 if image.mode == "RGB" else 1
-        return StreamSpec(name=name, kind="video", dtype="uint8", shape=(height, width, channels))
-    if image.mode in {"I;16", "I;16B"}:
-        return StreamSpec(name=name, kind="depth", dtype="uint16", shape=(height, width))
-    raise ValueError(f"pictures of mode {image.mode} are not read")

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..schemas import UNKNOWN, ActionContract, ActionPart, StreamSpec
+from ..schemas import UNKNOWN, ActionContract, StreamSpec
 from ..schemas.episode import Rotation, Space
+from ._contracts import part
 from ._hdf5 import Field
 from ._jpeg import ChannelOrder
 
@@ -107,16 +108,8 @@ def _width(fields: Mapping[str, Field], name: str) -> int:
 def _contract(runs: tuple[Run, ...]) -> ActionContract:
     parts, at = [], 0
     for run in runs:
-        parts.append(
-            ActionPart(
-                start=at,
-                stop=at + len(run.axes),
-                space=run.space,
-                mode="absolute",
-                frame=UNKNOWN if run.space == "ee_pose" else None,
-                rotation=run.rotation,
-            )
-        )
+        frame = UNKNOWN if run.space == "ee_pose" else None
+        parts.append(part(at, at + len(run.axes), run.space, "absolute", frame, run.rotation))
         at += len(run.axes)
     return ActionContract(parts=tuple(parts), evidence=_EVIDENCE if parts else "")
 

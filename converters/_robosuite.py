@@ -23,9 +23,10 @@ from dataclasses import dataclass
 
 from ..schemas import UNKNOWN, ActionContract, ActionPart, Json, StreamSpec
 from ..schemas.episode import Mode
+from ._contracts import gripper, part
 from ._demos import depth_of, json_of, members_of, number_of, picture_of, spec_of
-from ._draft import stream_name
-from ._hdf5 import Field
+from ._draft import Draft, stream_name
+from ._hdf5 import Field, Hdf5
 
 OSC = "robosuite: controllers/osc.py: set_goal; models/grippers: format_action"
 
@@ -55,39 +56,16 @@ class Controller:
 
     def parts(self, start: int, *, grip: bool) -> Iterator[ActionPart]:
         """Yield what the numbers from ``start`` on mean."""
-        yield ActionPart(
-            start=start,
-            stop=start + 3,
-            space="ee_position",
-            mode=self.mode,
-            frame=self.frame,
-            rotation="none",
-        )
+        yield part(start, start + 3, "ee_position", self.mode, self.frame)
         if self.width == 6:
-            yield ActionPart(
-                start=start + 3,
-                stop=start + 6,
-                space="ee_orientation",
-                mode=self.mode,
-                frame=self.frame,
-                rotation="axis_angle",
-            )
+            yield part(start + 3, start + 6, "ee_orientation", self.mode, self.frame, "axis_angle")
         if grip:
             yield gripper_part(start + self.width)
 
 
 def gripper_part(start: int) -> ActionPart:
     """Return what the one number of a gripper means."""
-    return ActionPart(
-        start=start,
-        stop=start + 1,
-        space="gripper",
-        mode="absolute",
-        frame=None,
-        rotation="none",
-        gripper_closed=1.0,
-        gripper_open=-1.0,
-    )
+    return gripper(start, closed=1.0, opened=-1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +92,18 @@ class Environment:
     control_hz: float | None = None
     controllers: tuple[Controller, ...] = ()
     simulation: Mapping[str, Json]
+
+    @classmethod
+    def of(cls, hdf5: Hdf5, draft: Draft) -> Environment:
+        """Read the first attribute of ``data`` that tells it; warn of those that are damaged."""
+        for name in ("data@env_args", "data@env_info"):
+            text = hdf5.attributes.get(name)
+            try:
+                return cls.read(text)
+            except ValueError as error:
+                if text is not None:
+                    draft.warn(f"{name} {error if isinstance(text, str) else 'is no text'}: it tells nothing")
+        return cls(simulation={})
 
     @classmethod
     def read(cls, text: Json) -> Environment:
@@ -149,7 +139,7 @@ class Environment:
         if not grips or rest or set(grips) - {0, 1}:
             return ()
         runs = enumerate(zip(self.controllers, grips, strict=True))
-        return tuple(part for i, (one, grip) in runs for part in one.parts(i * each, grip=bool(grip)))
+        return tuple(told for i, (one, grip) in runs for told in one.parts(i * each, grip=bool(grip)))
 
 
 def _controller(config: Mapping[str, Json]) -> Controller | None:
@@ -184,10 +174,10 @@ def action_spec(
     parts = environment.parts(width)
     unit = [UNKNOWN] * width
     axes: list[str] = []
-    for part in parts:
-        scaled = part.mode == "delta" or part.space == "gripper"
-        one = "m" if part.space == "ee_position" else "rad"
-        unit[part.start : part.stop] = ["1" if scaled else one] * (part.stop - part.start)
+    for run in parts:
+        scaled = run.mode == "delta" or run.space == "gripper"
+        one = "m" if run.space == "ee_position" else "rad"
+        unit[run.start : run.stop] = ["1" if scaled else one] * (run.stop - run.start)
     for i in range(len(environment.controllers) if parts else 0):
         prefix = f"robot{i}_" if len(environment.controllers) > 1 else ""
         names = [*_XYZ, "rx", "ry", "rz"][: environment.controllers[i].width]

@@ -11,35 +11,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ..schemas import UNKNOWN, Episode, Json, SourceFile
 from ._draft import Draft
 from ._ros_clocks import Taken, taken
 from ._ros_kinds import KnownTopicDraft
-from ._ros_topic import INSTRUCTION, Shared, Wishes
+from ._ros_topic import INSTRUCTION, Shared, TopicOptions
 from ._ros_transforms import TRANSFORMS, pairs_of
-from ._topics import Recording, Source
+from ._topics import Kind, Recording, Source
 from .base import source_file
 
 MAX_COLUMNS = 50_000
 
 
-def episode_of(converter: Any, source: Source, wishes: Wishes, version: str) -> Iterator[Episode]:
+def episode_of(converter: TopicOptions, kind: Kind, path: Path, version: str) -> Iterator[Episode]:
     """Yield the episode of a recording; none if it holds no message that can be read."""
+    source = Source(kind, path, converter.format, tuple(converter.skip))
     recording = source.recording()
     draft = Draft(recording.path)
     _tell_container(draft, recording)
     for name in source.skip:
         draft.drop(name, "left out by the option skip")
-    _fill(Shared(draft, source, recording, wishes))
+    _fill(Shared(draft, source, recording, converter))
     if not draft.streams:
         return
-    if wishes.instruction:
-        draft.instruct(wishes.instruction)
+    if converter.instruction:
+        draft.instruct(converter.instruction)
     root = recording.path if recording.path.is_dir() else recording.path.parent
     sources = [_source(path, root) for path in recording.files]
-    yield draft.build(converter, sources, version=version, embodiment=wishes.embodiment or UNKNOWN)
+    yield draft.build(converter, sources, version=version, embodiment=converter.embodiment or UNKNOWN)
 
 
 def _source(path: Path, root: Path) -> SourceFile:

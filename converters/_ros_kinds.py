@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ..schemas import UNKNOWN, Array, FormatError, Json, StreamSpec
+from ..schemas import UNKNOWN, Array, Json, StreamSpec
 from ..schemas.episode import Fate
 from ._draft import stream_name
 from ._ros_clocks import Taken
@@ -56,10 +56,6 @@ class KnownTopicDraft(TopicDraft):
         except NotReadError as error:
             self._not_read("data", str(error))
             return
-        except ValueError as error:
-            if isinstance(error, FormatError):
-                raise
-            raise self.topic.damaged(0, f"the picture {error}") from error
         self.take("data")
         spec = StreamSpec(
             name=stream_name(
@@ -76,7 +72,7 @@ class KnownTopicDraft(TopicDraft):
             clock=self.clock,
             attributes={**form.attributes, **self._intrinsics()},
         )
-        read = partial(pictures, self.source, self.name, form, self.shared.wishes.block_bytes)
+        read = partial(pictures, self.source, self.name, form, self.shared.options.block_bytes)
         name = self.draft.add(
             spec, self.topic.count, read, source=self.field("data"), how=form.how, lossless=form.lossless
         )
@@ -112,7 +108,7 @@ class KnownTopicDraft(TopicDraft):
             clock=clock,
             attributes={**video.attributes, **self._intrinsics()},
         )
-        read = partial(video.frames, self.shared.wishes.block_bytes)
+        read = partial(video.frames, self.shared.options.block_bytes)
         self.draft.add(
             spec,
             len(video),
@@ -162,7 +158,7 @@ class KnownTopicDraft(TopicDraft):
                     description="Pose of the child frame in the parent frame.",
                 )  # fmt: skip
                 read = partial(
-                    transforms, self.source, self.name, number, path, self.shared.wishes.block_bytes
+                    transforms, self.source, self.name, number, path, self.shared.options.block_bytes
                 )
                 to[path].append(self.put(spec, len(pair.which), read))
             self._other_stamps(layout.stamp, names, clock, number, pair)
@@ -187,7 +183,7 @@ class KnownTopicDraft(TopicDraft):
             self.name,
             number,
             word if word == "log_time" else path,
-            self.shared.wishes.block_bytes,
+            self.shared.options.block_bytes,
         )
         name = self.put(spec, len(pair.which), read)
         self.elsewhere.append(name if pair.taken.header else f"clocks.{clock}")
@@ -239,7 +235,7 @@ class KnownTopicDraft(TopicDraft):
             clock=clock,
             description="rad or m for a position, by the joint's kind, which the message does not tell.",
         )
-        read = partial(_joint_rows, self.source, self.name, path, group, self.shared.wishes.block_bytes)
+        read = partial(_joint_rows, self.source, self.name, path, group, self.shared.options.block_bytes)
         return self.put(spec, len(which), read)
 
 

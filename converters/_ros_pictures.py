@@ -16,18 +16,19 @@ pixel of zero.
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..schemas import UNKNOWN, Array, Json
-from ._jpeg import MAX_PIXELS, Picture, decoded, is_jpeg, picture_of
+from ._jpeg import MAX_PIXELS, is_jpeg
+from ._pictures import Shown, in_blocks, pixels_of, shown
+from ._png import ANY, is_png
 from ._topics import Column, Source, Topic
 
 RAW_TYPES = {"sensor_msgs/Image", "foxglove.RawImage", "foxglove_msgs/RawImage"}
@@ -37,7 +38,6 @@ COMPRESSED_TYPES = {
     "foxglove_msgs/CompressedImage",
 }
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _CONFIG = struct.Struct("<iff")
 _OPENCV = re.compile(r"(8|16|32|64)([USF])C([1-9][0-9]?)$")
 _BAYER = re.compile(r"bayer_[rgb]{4}(8|16)$")
@@ -51,7 +51,6 @@ _CHANNELS = {
 }
 _DEEP = {"mono16": "uint16", "16UC1": "uint16", "32FC1": "float32"}
 _LUMA_FIRST = {"yuv422": False, "uyvy": False, "yuv422_yuy2": True, "yuyv": True}
-_PNG_RATIO = 1_200
 
 Kind = Literal["video", "depth", "low_dim"]
 
@@ -96,17 +95,11 @@ def pictures(
     topic = source.topic(name)
     size = int(np.prod(form.shape)) * np.dtype(form.dtype).itemsize
     rows = max(1, block_bytes // max(1, size))
-    block: list[Array] = []
-    for index, data in enumerate(topic.columns["data"].each(start, stop), start):
-        try:
-            block.append(form.decode(np.asarray(data, np.uint8).tobytes()))
-        except ValueError as error:
-            raise topic.damaged(index, f"the picture {error}") from error
-        if len(block) == rows:
-            yield np.stack(block)
-            block = []
-    if block:
-        yield np.stack(block)
+    messages = topic.columns["data"].each(start, stop)
+    files = (np.asarray(data, np.uint8).tobytes() for data in messages)
+    return in_blocks(
+        files, form.decode, rows, start, lambda number, why: topic.damaged(number, f"the picture {why}")
+    )
 
 
 def _same(topic: Topic, path: str) -> Any:
@@ -248,30 +241,26 @@ def _compressed(topic: Topic) -> PictureForm:
     base: dict[str, Json] = {"format": told}
     if "compresseddepth" in told.lower():
         return _depth(topic, data, told, base)
-    if is_jpeg(data):
-        try:
-            picture = picture_of(data)
-        except ValueError as error:
-            raise NotReadError(f"its first picture {error}") from error
-        shape = (picture.height, picture.width, picture.channels)
-        return PictureForm(
-            "video", "uint8", shape, _Jpeg(picture, swapped(told)), "decoded from JPEG", attributes=base
-        )
-    if data.startswith(_PNG):
-        pixels = _png(data)
-        if pixels.dtype == np.uint16 and pixels.ndim == 2:
-            depth = "depth" in topic.name.lower() and encoding == "16UC1"
-            unit = "mm" if depth else UNKNOWN
-            form = _Png(pixels.shape, "uint16", swap=False)
-            return PictureForm(
-                "depth", "uint16", pixels.shape, form, "decoded from PNG", unit=unit, attributes=base
-            )
-        form = _Png(pixels.shape, "uint8", swap=swapped(told))
-        shape = (*pixels.shape[:2], min(3, pixels.shape[2]))
-        alpha = pixels.shape[2] == 4
-        how = "decoded from PNG" + (", without its alpha channel" if alpha else "")
-        return PictureForm("video", "uint8", shape, form, how, not alpha, attributes=base)
-    raise NotReadError(f"its pictures ({told!r}, beginning with {data[:4]!r}) are neither JPEG nor PNG")
+    if not is_jpeg(data) and not is_png(data):
+        raise NotReadError(f"its pictures ({told!r}, beginning with {data[:4]!r}) are neither JPEG nor PNG")
+    found = _shown(data)
+    how = f"decoded from {found.encoding.upper()}"
+    if found.kind == "depth":
+        unit = "mm" if "depth" in topic.name.lower() and encoding == "16UC1" else UNKNOWN
+        decode = partial(pixels_of, want=found)
+        return PictureForm("depth", found.dtype, found.shape, decode, how, unit=unit, attributes=base)
+    alpha = found.kind == "low_dim"
+    shape = (*found.shape[:2], found.shape[2] - alpha)
+    how += ", without its alpha channel" if alpha else ""
+    decode = partial(_colours, want=found, channels=shape[2], swap=swapped(told))
+    return PictureForm("video", "uint8", shape, decode, how, not alpha, attributes=base)
+
+
+def _shown(data: bytes) -> Shown:
+    try:
+        return shown(data, forms=ANY)
+    except ValueError as error:
+        raise NotReadError(f"its first picture {error}") from error
 
 
 def _first(column: Column) -> bytes:
@@ -288,91 +277,37 @@ def swapped(told: str) -> bool:
     return bool(semicolon) and colour and "compressed" in rest and "compressed bgr" not in rest
 
 
-@dataclass(frozen=True, slots=True)
-class _Jpeg:
-    picture: Picture
-    swap: bool
-
-    def __call__(self, data: bytes) -> Array:
-        return decoded(data, self.picture, "opencv" if self.swap else "standard")
-
-
-@dataclass(frozen=True, slots=True)
-class _Png:
-    shape: tuple[int, ...]
-    dtype: str
-    swap: bool
-
-    def __call__(self, data: bytes) -> Array:
-        pixels = _png(data)
-        if pixels.shape != self.shape or pixels.dtype != self.dtype:
-            raise ValueError(f"is {pixels.dtype} {pixels.shape}; the first is {self.dtype} {self.shape}")
-        if pixels.ndim == 3 and pixels.shape[2] >= 3:
-            return pixels[..., 2::-1] if self.swap else pixels[..., :3]
-        return pixels
-
-
-def _png(data: bytes) -> Array:
-    """Return the pixels of a PNG: uint8 (H, W, 1 | 3 | 4), or uint16 (H, W) for 16 bits of grey."""
-    from PIL import Image
-
-    # PNG specification, section 11.2.2: IHDR comes first, width and height are its first fields.
-    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-    if (
-        data[12:16] != b"IHDR"
-        or not 0 < width * height <= MAX_PIXELS
-        or width * height > _PNG_RATIO * len(data)
-    ):
-        raise NotReadError(f"a PNG of {len(data):,} bytes claims {width}×{height} pixels")
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            mode = image.mode
-            pixels: NDArray[Any] = np.asarray(image.convert("RGB") if mode == "P" else image)
-    except Exception as error:  # Pillow's errors for damaged pictures are of any kind
-        raise ValueError(f"cannot be decoded: {error}") from error
-    if mode in {"I;16", "I"} and pixels.ndim == 2:
-        return pixels.astype(np.uint16)
-    if mode in {"L", "1", "LA"}:
-        grey = pixels if pixels.ndim == 2 else pixels[..., 0]
-        return (grey * np.uint8(255) if mode == "1" else grey).astype(np.uint8)[..., None]
-    if pixels.dtype != np.uint8 or pixels.ndim != 3:
-        raise ValueError(f"is a PNG of the mode {mode}, which is not read")
-    return pixels
+def _colours(data: bytes, want: Shown, channels: int, *, swap: bool) -> Array:
+    pixels = pixels_of(data, want)[..., :channels]
+    return pixels[..., ::-1] if swap else pixels
 
 
 def _depth(topic: Topic, data: bytes, told: str, base: dict[str, Json]) -> PictureForm:
     encoding = told.partition(";")[0].strip()
-    if "rvl" in told.lower() or data[_CONFIG.size : _CONFIG.size + 8] != _PNG:
+    if "rvl" in told.lower() or not is_png(data[_CONFIG.size :]):
         raise NotReadError(f"its depth ({told!r}) is no PNG behind 12 bytes of header")
-    pixels = _png(data[_CONFIG.size :])
-    if pixels.dtype != np.uint16 or pixels.ndim != 2:
+    found = _shown(data[_CONFIG.size :])
+    if found.kind != "depth":
         raise NotReadError("its depth is no PNG of 16 bits of grey")
     if encoding in {"16UC1", "mono16"}:
         unit = "mm" if encoding == "16UC1" else UNKNOWN
-        form = _Depth(pixels.shape, quantised=False)
+        form = partial(_distances, want=found, quantised=False)
         how = "decoded from PNG"
-        return PictureForm("depth", "uint16", pixels.shape, form, how, unit=unit, attributes=base)
+        return PictureForm("depth", "uint16", found.shape, form, how, unit=unit, attributes=base)
     if encoding == "32FC1":
-        form = _Depth(pixels.shape, quantised=True)
+        form = partial(_distances, want=found, quantised=True)
         how = "decoded from PNG, and made metres by its header: A / (pixel − B)"
-        return PictureForm("depth", "float32", pixels.shape, form, how, unit="m", attributes=base)
+        return PictureForm("depth", "float32", found.shape, form, how, unit="m", attributes=base)
     raise NotReadError(f"{topic.name} has depth in {encoding!r}, which is not read")
 
 
-@dataclass(frozen=True, slots=True)
-class _Depth:
-    shape: tuple[int, ...]
-    quantised: bool
-
-    def __call__(self, data: bytes) -> Array:
-        if data[_CONFIG.size : _CONFIG.size + 8] != _PNG:
-            raise ValueError("is no PNG behind 12 bytes of header")
-        pixels = _png(data[_CONFIG.size :])
-        if pixels.shape != self.shape or pixels.dtype != np.uint16:
-            raise ValueError(f"is {pixels.dtype} {pixels.shape}; the first is uint16 {self.shape}")
-        if not self.quantised:
-            return pixels
-        _, a, b = _CONFIG.unpack_from(data)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            depth = np.float32(a) / (pixels.astype(np.float32) - np.float32(b))
-        return np.where(pixels == 0, np.float32("nan"), depth).astype(np.float32)
+def _distances(data: bytes, want: Shown, *, quantised: bool) -> Array:
+    if len(data) < _CONFIG.size:
+        raise ValueError("is no PNG behind 12 bytes of header")
+    pixels = pixels_of(data[_CONFIG.size :], want)
+    if not quantised:
+        return pixels
+    _, a, b = _CONFIG.unpack_from(data)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        depth = np.float32(a) / (pixels.astype(np.float32) - np.float32(b))
+    return np.where(pixels == 0, np.float32("nan"), depth).astype(np.float32)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ._draft import Draft, Read, stream_name
 from ._messages import Counts
 from ._ros_clocks import Taken
 from ._topics import Column, Recording, Source
+from .base import Format
 
 MAX_RAGGED = 1 << 23
 """Values of arrays of differing length, above which they are not kept: each needs a time of its own."""
@@ -36,14 +38,30 @@ _TEXTS = ("data", "msg", "message", "text", "value")
 _FRAMES = ("header.frame_id", "frame_id", "parent_frame_id")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What a person says of a recording beforehand."""
+@dataclass(frozen=True)
+class TopicOptions:
+    """What a person says of a recording beforehand: the options of its converter.
 
-    instruction: str
-    instruction_topic: str
-    embodiment: str
-    block_bytes: int
+    Attributes
+    ----------
+    block_bytes
+        Most payload bytes of a block.
+    instruction
+        What the robot was asked to do, if the recording does not tell.
+    instruction_topic
+        The topic whose text is the instruction.
+    embodiment
+        The robot and its end effector, if known.
+    skip
+        Topics that are left out, such as one that is damaged.
+    """
+
+    format: ClassVar[Format]
+    block_bytes: int = 1 << 20
+    instruction: str = ""
+    instruction_topic: str = ""
+    embodiment: str = ""
+    skip: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -59,7 +77,7 @@ class Shared:
     draft: Draft
     source: Source
     recording: Recording
-    wishes: Wishes
+    options: TopicOptions
     characters: int = 0
 
 
@@ -151,7 +169,7 @@ class TopicDraft:
             kind="low_dim", dtype="int64", shape=(), unit=("ns",), clock=self.clock,
             description="Nanoseconds of the recorder's own epoch.",
         )  # fmt: skip
-        read = partial(_stored_times, self.source, self.name, word, self.shared.wishes.block_bytes)
+        read = partial(_stored_times, self.source, self.name, word, self.shared.options.block_bytes)
         self.draft.add(spec, len(times), read, source=self.field(word))
 
     # Leaves without a known meaning
@@ -174,7 +192,7 @@ class TopicDraft:
             self._ragged(path, column)
         else:
             spec = self._spec(path, column, column.shape)
-            read = partial(_rows, self.source, self.name, path, self.shared.wishes.block_bytes)
+            read = partial(_rows, self.source, self.name, path, self.shared.options.block_bytes)
             how = "inner arrays one after the other" if column.leaf.nested else ""
             lossless = None if column.leaf.nested else True
             self.draft.add(spec, self.topic.count, read, source=self.field(path), how=how, lossless=lossless)
@@ -207,7 +225,7 @@ class TopicDraft:
             clock, values, f"that of its message on the clock {self.clock}", field=self.field(path)
         )
         spec = self._spec(path, column, (), clock)
-        read = partial(_flat, self.source, self.name, path, self.shared.wishes.block_bytes)
+        read = partial(_flat, self.source, self.name, path, self.shared.options.block_bytes)
         name = self.draft.add(
             spec, column.total, read, source=self.field(path), lossless=None if column.leaf.nested else True,
             how="arrays of differing length, one after the other: their lengths are a stream of their own",
@@ -216,7 +234,7 @@ class TopicDraft:
             name=f"{name}.count", kind="low_dim", dtype="int64", shape=(), unit=("1",), clock=self.clock,
             description=f"How many values of {name} each message has.",
         )  # fmt: skip
-        reader = partial(_counts, self.source, self.name, path, self.shared.wishes.block_bytes)
+        reader = partial(_counts, self.source, self.name, path, self.shared.options.block_bytes)
         self.draft.add(counts, self.topic.count, reader, source=self.field(f"{path}.length"))
 
     # Texts
@@ -246,7 +264,7 @@ class TopicDraft:
         self.draft.tell(self.field(path), value, "texts", to)
 
     def _instructs(self, path: str) -> bool:
-        wanted = self.shared.wishes.instruction_topic
+        wanted = self.shared.options.instruction_topic
         if wanted:
             return self.name == wanted
         return bool(INSTRUCTION.search(self.name) or INSTRUCTION.search(path))

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas import Array, FormatError, Json, Packet, Packets, VideoFormat
-from ._mp4 import MAX_PIXELS, colours, padded
+from ._bitstream import padded
+from ._mp4 import MAX_PIXELS, colours
 from ._ros_pictures import NotReadError
 from ._topics import Source, Topic
 

@@ -113,32 +113,53 @@ class _Machine:
     audit: int
     seccomp: int
     clone: int
+    tgkill: int
+    prlimit64: int
+    fcntl: int
+    mmap: int
     forbidden: tuple[int, ...]
 
 
-# The same everywhere: pidfd_send_signal, io_uring_*, the calls that mount, pidfd_open, pidfd_getfd and
-# mount_setattr.
-_LATE_CALLS = (424, 425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 438, 442)
+# The same everywhere: pidfd_send_signal, io_uring_*, the calls that mount, pidfd_open, pidfd_getfd,
+# process_madvise, mount_setattr, process_mrelease, fchmodat2, setxattrat, removexattrat, file_setattr.
+_LATE_CALLS = (*range(424, 435), 438, 440, 442, 448, 452, 463, 466, 469)
 _CLONE3 = 435
 
-# In both: socket, bind, listen, accept, connect, accept4; ptrace, process_vm_readv, process_vm_writev, kill,
-# tkill; mount, umount2, pivot_root, chroot, unshare, setns; execve, execveat; add_key, request_key, keyctl;
-# bpf, perf_event_open, userfaultfd; init_module, finit_module, delete_module, kexec_load, reboot;
-# open_by_handle_at, personality. On x86_64 fork and vfork besides.
+# In both: socket, bind, listen, accept, connect, accept4, socketpair; ptrace, process_vm_readv,
+# process_vm_writev, kill, tkill, rt_sigqueueinfo, rt_tgsigqueueinfo; mount, umount2, pivot_root, chroot,
+# unshare, setns; execve, execveat; add_key, request_key, keyctl; bpf, perf_event_open, userfaultfd;
+# init_module, finit_module, delete_module, kexec_load, reboot; open_by_handle_at, personality. Then what
+# Landlock does not see: fchmod, fchmodat, fchown, fchownat, setxattr, lsetxattr, fsetxattr, removexattr,
+# lremovexattr, fremovexattr, utimensat, truncate. Then what outlives a process and counts as no memory of it:
+# shmget, shmat, shmctl, semget, semop, semctl, semtimedop, msgget, msgsnd, msgrcv, msgctl, mq_open,
+# mq_unlink. On x86_64 fork, vfork, chmod, chown, lchown, utime, utimes and futimesat besides.
 _MACHINES = {
     "x86_64": _Machine(
         audit=0xC000_003E,
         seccomp=317,
         clone=56,
-        forbidden=(41, 49, 50, 43, 42, 288, 101, 310, 311, 62, 200, 165, 166, 155, 161, 272, 308, 59, 322,
-                   248, 249, 250, 321, 298, 323, 175, 313, 176, 246, 169, 304, 135, 57, 58),
+        tgkill=234,
+        prlimit64=302,
+        fcntl=72,
+        mmap=9,
+        forbidden=(41, 49, 50, 43, 42, 288, 53, 101, 310, 311, 62, 200, 129, 297, 165, 166, 155, 161, 272,
+                   308, 59, 322, 248, 249, 250, 321, 298, 323, 175, 313, 176, 246, 169, 304, 135,
+                   91, 268, 93, 260, 188, 189, 190, 197, 198, 199, 280, 76,
+                   29, 30, 31, 64, 65, 66, 220, 68, 69, 70, 71, 240, 241,
+                   57, 58, 90, 92, 94, 132, 235, 261),
     ),
     "aarch64": _Machine(
         audit=0xC000_00B7,
         seccomp=277,
         clone=220,
-        forbidden=(198, 200, 201, 202, 203, 242, 117, 270, 271, 129, 130, 40, 39, 41, 51, 97, 268, 221, 281,
-                   217, 218, 219, 280, 241, 282, 105, 273, 106, 104, 142, 265, 92),
+        tgkill=131,
+        prlimit64=261,
+        fcntl=25,
+        mmap=222,
+        forbidden=(198, 200, 201, 202, 203, 242, 199, 117, 270, 271, 129, 130, 138, 240, 40, 39, 41, 51, 97,
+                   268, 221, 281, 217, 218, 219, 280, 241, 282, 105, 273, 106, 104, 142, 265, 92,
+                   52, 53, 55, 54, 5, 6, 7, 14, 15, 16, 88, 45,
+                   194, 196, 195, 190, 193, 191, 192, 186, 189, 188, 187, 180, 181),
     ),
 }  # fmt: skip
 
@@ -208,11 +229,15 @@ def _keep_privileges_down() -> None:
 
 
 # linux/filter.h, linux/bpf_common.h, linux/seccomp.h
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_AT_NUMBER, _AT_MACHINE, _AT_FIRST_ARGUMENT = 0, 4, 16
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_AT_NUMBER, _AT_MACHINE, _AT_ARGUMENTS = 0, 4, 16
 _ALLOW, _REFUSE, _KILL = 0x7FFF_0000, 0x0005_0000, 0x8000_0000
 _MODE_FILTER, _ALL_THREADS = 1, 1
 _X32_CALLS = 0x4000_0000
+_F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15  # linux/fcntl.h
+_MAP_SHARED, _MAP_ANONYMOUS, _MAP_GROWSDOWN = 0x01, 0x20, 0x100  # linux/mman.h
+
+_Step = tuple[int, int, int, int]
 
 
 def _filter_calls() -> str:
@@ -222,10 +247,10 @@ def _filter_calls() -> str:
     code = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     _call(machine.seccomp, _MODE_FILTER, _ALL_THREADS, head)
-    return f"{len(machine.forbidden) + len(_LATE_CALLS) + 2} system calls forbidden"
+    return f"{len(machine.forbidden) + len(_LATE_CALLS) + 1} system calls forbidden, 5 restricted"
 
 
-def _program(machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
+def _program(machine: _Machine) -> Iterator[_Step]:
     """Yield the filter's steps: (code, steps to skip if true, if false, operand)."""
     yield _LOAD, 0, 0, _AT_MACHINE
     yield _EQUAL, 1, 0, machine.audit
@@ -239,8 +264,28 @@ def _program(machine: _Machine) -> Iterator[tuple[int, int, int, int]]:
     # Its flags lie in memory, where no filter can look: libraries take clone where there is no clone3.
     yield _EQUAL, 0, 1, _CLONE3
     yield _RETURN, 0, 0, _REFUSE | errno.ENOSYS
-    yield _EQUAL, 0, 3, machine.clone
-    yield _LOAD, 0, 0, _AT_FIRST_ARGUMENT
-    yield _ANY_BIT, 1, 0, _CLONE_THREAD
-    yield _RETURN, 0, 0, _REFUSE | errno.EPERM
+    own = ((_EQUAL, os.getpid(), _ALLOW),)
+    yield from _judged(machine.clone, 0, ((_ANY_BIT, _CLONE_THREAD, _ALLOW),), _REFUSE | errno.EPERM)
+    yield from _judged(machine.tgkill, 0, own, _REFUSE | errno.EPERM)
+    yield from _judged(machine.prlimit64, 0, (*own, (_EQUAL, 0, _ALLOW)), _REFUSE | errno.EPERM)
+    # Whose signals a file's owner gets is not asked of Landlock by every kernel.
+    owners = tuple((_EQUAL, what, _REFUSE | errno.EPERM) for what in (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX))
+    yield from _judged(machine.fcntl, 1, owners, _ALLOW)
+    # Neither shared memory nor a growing stack counts for RLIMIT_DATA (mm/mmap.c: is_data_mapping).
+    shared = _MAP_SHARED | _MAP_ANONYMOUS
+    tests = ((_ANY_BIT, _MAP_GROWSDOWN, _REFUSE | errno.ENOMEM), (_EQUAL, shared, _REFUSE | errno.ENOMEM))
+    yield from _judged(machine.mmap, 3, tests, _ALLOW, mask=shared | _MAP_GROWSDOWN)
     yield _RETURN, 0, 0, _ALLOW
+
+
+def _judged(
+    number: int, argument: int, tests: Sequence[tuple[int, int, int]], otherwise: int, mask: int = 0xFFFF_FFFF
+) -> Iterator[_Step]:
+    """Yield the steps that judge a call by an argument's lower half: the first test that holds tells."""
+    yield _EQUAL, 0, 2 * len(tests) + 3, number
+    yield _LOAD, 0, 0, _AT_ARGUMENTS + 8 * argument
+    yield _AND, 0, 0, mask
+    for test, operand, verdict in tests:
+        yield test, 0, 1, operand
+        yield _RETURN, 0, 0, verdict
+    yield _RETURN, 0, 0, otherwise

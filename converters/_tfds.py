@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..schemas import FormatError, Json, strict_json
+from ..schemas import FormatError, Json
+from ._folder import json_members
 from ._mp4 import MAX_PIXELS
 from .base import contained
 
@@ -77,20 +78,7 @@ class Feature:
 
 def read(root: Path, name: str) -> dict[str, Any]:
     """Return one of the two files, an object."""
-    path = contained(root, name, path=root / name, where="")
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise FormatError(str(path), "", f"is larger than {_MAX_JSON_BYTES:,} bytes")
-        found = strict_json(path.read_bytes())
-    except OSError as error:
-        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
-    except FormatError:
-        raise
-    except ValueError as error:
-        raise FormatError(str(path), "", f"is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise FormatError(str(path), "", "is no JSON object")
-    return found
+    return json_members(contained(root, name, path=root / name, where=""), _MAX_JSON_BYTES)
 
 
 def features_of(path: Path, document: Mapping[str, Any]) -> list[Feature]:

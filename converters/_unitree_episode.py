@@ -27,8 +27,10 @@ from ..schemas import (
 from ..schemas.episode import Space
 from ..schemas.validate import has_controls
 from ._draft import Draft, stream_name
+from ._folder import small_bytes
 from ._jpeg import Picture, decoded, picture_of
 from ._npz import Npy, arrays_of, rows
+from ._pictures import in_blocks
 from ._unitree_steps import Column, Names, Recording, recording, steps_of
 from .base import contained, rows_in, source_file
 
@@ -201,8 +203,10 @@ class Composer:
         clock = self._clock(steps_of(names.steps), name)
         first = self._place(names.names[0], name)
         try:
-            picture = picture_of(_bytes(first))
-        except (OSError, ValueError) as error:
+            picture = picture_of(small_bytes(first, _MAX_PICTURE_BYTES))
+        except FormatError:
+            raise
+        except ValueError as error:
             raise FormatError(str(self.draft.path), f"data.{name}", f"{names.names[0]}: {error}") from error
         kind: Literal["colors", "depths"] = "depths" if name.startswith("depths.") else "colors"
         spec = _picture_spec(name, kind, picture, clock)
@@ -412,14 +416,6 @@ def _slices(values: Array, step: int, start: int, stop: int) -> Iterator[Array]:
         yield values[first : min(first + step, stop)]
 
 
-def _bytes(place: Path) -> bytes:
-    with place.open("rb") as file:
-        data = file.read(_MAX_PICTURE_BYTES + 1)
-    if len(data) > _MAX_PICTURE_BYTES:
-        raise ValueError(f"has more than {_MAX_PICTURE_BYTES:,} bytes")
-    return data
-
-
 def _pictures(
     path: Path,
     folder: Path,
@@ -431,17 +427,18 @@ def _pictures(
     stop: int,
 ) -> Iterator[Array]:
     names = recording(path).files[name].names
-    stop = min(stop, len(names))
-    step = rows_in(block_bytes, spec)
-    for first in range(start, stop, step):
-        block = np.empty((min(step, stop - first), *spec.shape), spec.np_dtype)
-        for i, member in enumerate(names[first : first + len(block)]):
-            place = contained(folder, member, path=path, where=f"data.{name}")
-            try:
-                block[i] = decoded(_bytes(place), picture, "standard").reshape(spec.shape)
-            except (OSError, ValueError) as error:
-                raise FormatError(str(path), f"data.{name}", f"{member}: {error}") from error
-        yield block
+
+    def blame(number: int, why: str) -> FormatError:
+        return FormatError(str(path), f"data.{name}", f"{names[number]}: {why}")
+
+    places = (contained(folder, member, path=path, where=f"data.{name}") for member in names[start:stop])
+    files = (small_bytes(place, _MAX_PICTURE_BYTES) for place in places)
+    decode = partial(_sample, picture=picture, spec=spec)
+    return in_blocks(files, decode, rows_in(block_bytes, spec), start, blame)
+
+
+def _sample(data: bytes, picture: Picture, spec: StreamSpec) -> Array:
+    return decoded(data, picture, "standard").reshape(spec.shape).astype(spec.np_dtype, copy=False)
 
 
 def _piece(place: Path, draft: Draft, name: str) -> Npy:

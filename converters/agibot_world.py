@@ -43,13 +43,16 @@ from ..schemas import (
     StreamSpec,
 )
 from ..schemas.validate import has_controls
-from ._agibot import RATE_HZ, RATE_SOURCE, Meaning, meaning_of
-from ._beside import add_video, named_members, small_json, told_name
-from ._depth_files import picture_of_depth, read_depth, source_of_files
+from ._agibot import RATE_HZ, RATE_SOURCE, meaning_of
+from ._beside import add_video, named_members, told_name
+from ._contracts import Meaning
+from ._demos import spec_of
 from ._draft import Draft, stream_name
+from ._folder import files_source, small_json
 from ._hdf5 import Field, open_hdf5
-from ._hdf5_episode import Hdf5Episode, plain_spec
+from ._hdf5_episode import Hdf5Episode
 from ._mp4 import Mp4Video
+from ._picture_files import read_files, shown_in
 from .base import Format, contained, rows_in, source_file
 
 VERSION = "1"
@@ -259,7 +262,7 @@ class _Agibot:
             return
         if re.fullmatch(r"action/\w+/index", name):
             stream = stream_name("extra", *name.split("/"))
-            self.parts.keep(name, plain_spec(found, stream, self._clock_of(found)))
+            self.parts.keep(name, spec_of(found, stream, clock=self._clock_of(found)))
             return
         meaning = meaning_of(name, found.shape[1:], simulated=self.simulated)
         if meaning is None:
@@ -417,20 +420,20 @@ class _Agibot:
 
     def _depth(self, name: str, camera: str, frames: dict[int, Path]) -> SourceFile:
         files = tuple(frames.values())
-        first = picture_of_depth(files[0])
+        first = shown_in(files[0], "png", "depth")
         camera = camera.removesuffix("_depth")
         spec = StreamSpec(
             name=stream_name("observation", "depth", camera),
             kind="depth",
-            dtype="uint16",
-            shape=(first.height, first.width),
+            dtype=first.dtype,
+            shape=first.shape,
             unit=("mm",),
             clock=self._depth_clock(name, frames),
             attributes=self.cameras.get(camera, {}),
         )
-        read = partial(read_depth, files, first, spec, rows_in(self.parts.block_bytes, spec))
+        read = partial(read_files, files, first, rows_in(self.parts.block_bytes, spec))
         self.parts.draft.add(spec, len(files), read, source=name, how="PNG files, decoded")
-        return source_of_files(files, self.root, name, role="depth")
+        return files_source(files, name, "depth")
 
     def _depth_clock(self, name: str, frames: Mapping[int, Path]) -> str:
         """Return the clock of frames, whose numbers are rows."""

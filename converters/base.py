@@ -93,10 +93,20 @@ def source_file(path: Path, root: Path, role: str = "recording") -> SourceFile:
 
     The whole file is read, once per process and version of it. Its absolute path is not recorded, since
     that tells about the machine and its user.
+
+    Raises
+    ------
+    FormatError
+        If it cannot be read, or reaches out of ``root`` through a symbolic link.
     """
-    version = version_of(path)
     uri = path.relative_to(root).as_posix() if path != root else path.name
-    return SourceFile(uri=uri, size=version[1], sha256=_sha256(*version), role=role)
+    if path != root:
+        contained(root, uri, path=path, where=uri)
+    version = version_of(path)
+    try:
+        return SourceFile(uri=uri, size=version[1], sha256=_sha256(*version), role=role)
+    except OSError as error:
+        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
 
 
 def version_of(path: Path) -> tuple[Path, int, int, int]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -33,14 +33,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..schemas import UNKNOWN, Array, Episode, FormatError, SourceFile, StreamSpec
-from ._beside import small_json
 from ._bridge import DATED, MEANINGS, Meaning, action_axes, action_units, contract
 from ._confined import episodes
 from ._draft import Draft, embodiment_of, stream_name
-from ._folder import entries, files_source, natural, numbered, small_bytes
-from ._jpeg import Picture, decoded, picture_of
+from ._folder import entries, files_source, natural, numbered, small_bytes, small_json
 from ._pickled import json_of, unpickled_file
-from ._png import PngPicture, decoded_png, png_of
+from ._picture_files import read_files, shown_in
 from .base import Format, rows_in, source_file
 
 VERSION = "1"
@@ -48,7 +46,6 @@ VERSION = "1"
 _LEVELS = 5
 _MOST_LOOKED = 400
 _MAX_STEPS = 100_000
-_MAX_PICTURE = 1 << 26
 _MAX_TEXT = 1 << 20
 _MAX_JSON = 1 << 22
 _PICKLES = ("obs_dict.pkl", "policy_out.pkl")
@@ -333,19 +330,15 @@ class _Trajectory:
             why = f"holds {len(files)} pictures for {self._length} observations"
             raise FormatError(str(folder), "im_*", why, "The trajectory was cut off")
         self._sources.append(files_source(files, folder.relative_to(self._root).as_posix()))
-        try:
-            data = small_bytes(files[0], _MAX_PICTURE)
-            picture = png_of(data) if depth else picture_of(data)
-        except ValueError as error:
-            raise _bad_picture(files[0], error) from error
+        first = shown_in(files[0], *(("png", "depth") if depth else ("jpeg", "video")))
         spec = StreamSpec(
             name=f"observation.{'depth' if depth else 'images'}.{number}",
-            kind="depth" if depth else "video",
-            dtype="uint16" if depth else "uint8",
-            shape=(picture.height, picture.width, *(() if depth else (picture.channels,))),
+            kind=first.kind,
+            dtype=first.dtype,
+            shape=first.shape,
             unit=("mm",) if depth else ("1",),
         )
-        read = partial(_pictures, tuple(files), picture, rows_in(self._converter.block_bytes, spec))
+        read = partial(read_files, tuple(files), first, rows_in(self._converter.block_bytes, spec))
         self._draft.add(spec, self._length, read, source=folder.name)
 
 
@@ -374,22 +367,3 @@ def _column(value: Any) -> Array | None:
 def _held(values: Array, rows: int, start: int, stop: int) -> Iterator[Array]:
     for first in range(start, stop, rows):
         yield values[first : min(first + rows, stop)]
-
-
-def _pictures(
-    files: Sequence[Path], want: Picture | PngPicture, rows: int, start: int, stop: int
-) -> Iterator[Array]:
-    for first in range(start, stop, rows):
-        yield np.stack([_picture(file, want) for file in files[first : min(first + rows, stop)]])
-
-
-def _picture(file: Path, want: Picture | PngPicture) -> Array:
-    data = small_bytes(file, _MAX_PICTURE)
-    try:
-        return decoded(data, want, "standard") if isinstance(want, Picture) else decoded_png(data, want)
-    except ValueError as error:
-        raise _bad_picture(file, error) from error
-
-
-def _bad_picture(file: Path, error: ValueError) -> FormatError:
-    return FormatError(str(file), "picture", str(error), "Copy the trajectory anew")

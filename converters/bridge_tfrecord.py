@@ -93,7 +93,10 @@ class BridgeTfrecord:
         for file in files:
             root = path if path.is_dir() else path.parent
             inside = contained(root, file.relative_to(root).as_posix(), path=file, where="")
-            for record in records_of(inside):
+            records = records_of(inside)
+            if not records:
+                raise FormatError(str(file), "", "holds no trajectory", "The file was cut off")
+            for record in records:
                 check_data(record)
                 yield self._episode(inside, root.resolve(), record)
 

@@ -32,7 +32,7 @@ from ._draft import Draft
 from ._folder import files_source, small_bytes
 from ._npz import Npy, alike, arrays_of, whole
 from ._pickled import json_of, unpickled_npy
-from .base import Format, rows_in, source_file
+from .base import Format, contained, rows_in, source_file
 
 VERSION = "1"
 
@@ -147,6 +147,9 @@ class _Split:
         uri = (place / f"episode_{steps[0].stem[8:]}-{steps[-1].stem[8:]}.npz").as_posix()
         others = [_IDS, *([self.language] if self.language else []), *([_SCENES] if self.scenes else [])]
         told = (source_file(self.folder / name, self.root, "metadata") for name in others)
+        for step in steps:
+            if step.is_symlink():
+                contained(self.root, step.relative_to(self.root).as_posix(), path=step, where=step.name)
         return (files_source(steps, uri), *told)
 
     def _texts(self, path: Path) -> list[_Text]:
@@ -182,6 +185,8 @@ def _session(converter: Calvin, split: _Split, first: int, last: int) -> Episode
         draft.refuse(steps[-1].name, "holds other arrays than the session's first step")
     for name, found in sorted(arrays.items()):
         _add(converter, draft, steps, name, found)
+    if not draft.streams:
+        draft.refuse(steps[0].name, "holds no array of numbers, so the session has no payload")
     draft.account(_IDS, "transformed", ["extra.calvin"], "each episode tells its own steps")
     draft.extra["calvin"] = {"split": split.folder.name, "steps": [first, last]}
     _tell_scene(draft, split)

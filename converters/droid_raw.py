@@ -31,7 +31,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,20 +38,21 @@ import numpy as np
 
 from ..schemas import UNKNOWN, Episode, Event, FormatError, Json, SourceFile, Times
 from ..schemas.episode import Outcome
-from ._beside import add_video, files_below, named_members, small_json, told_name
-from ._demos import is_demo_file, own_group
+from ._beside import add_video, named_members, told_name
+from ._contracts import Meaning
+from ._demos import own_group, spec_of
 from ._draft import Draft, stream_name
-from ._droid import ACTIONS, BASE, CAMERA_POSE, CAMERA_TYPES, RATE_HZ, RATE_SOURCE, STATES, Meaning
+from ._droid import ACTIONS, BASE, CAMERA_POSE, CAMERA_TYPES, RATE_HZ, RATE_SOURCE, STATES
+from ._folder import json_members, small_json
 from ._hdf5 import Field, open_hdf5
-from ._hdf5_episode import Hdf5Episode, plain_spec
+from ._hdf5_episode import Hdf5Episode
+from ._hdf5_tree import Hdf5Tree
 from ._mp4 import Mp4Video
 from .base import Format, contained, source_file
 
 VERSION = "1"
 
-_FILE = "trajectory.h5"
 _VIDEO = re.compile(r"([A-Za-z0-9_]{1,60})(-stereo)?\.mp4")
-_PROBED_FOLDERS = 200
 _MAX_EVENTS = 100_000
 _STAMPS = "observation/timestamp"
 _PEOPLE = ("user", "user_id", "lab")
@@ -64,7 +64,7 @@ _NEEDS_SDK = (
 
 
 @dataclass(frozen=True)
-class DroidRaw:
+class DroidRaw(Hdf5Tree):
     """Reads a folder of DROID, or all that lie below a folder.
 
     Attributes
@@ -81,34 +81,32 @@ class DroidRaw:
         suffixes=(".h5",),
         spec="https://github.com/droid-dataset/droid/blob/main/droid/trajectory_utils/misc.py",
     )
+    file_name: ClassVar[re.Pattern[str]] = re.compile(r"trajectory\.h5")
+    absent: ClassVar[tuple[str, str, str]] = (
+        "trajectory.h5",
+        "is nowhere in this folder",
+        "Give the episode's folder",
+    )
     block_bytes: int = 16 << 20
     rate_hz: float | None = None
 
     def probe(self, path: Path) -> bool:
         """Tell whether ``path`` is a ``trajectory.h5`` with DROID's groups, or holds one."""
-        try:
-            found = [path] if path.is_file() else islice(_trajectories(path, _PROBED_FOLDERS), 1)
-            return any(file.name == _FILE and is_demo_file(file, _is_droid) for file in found)
-        except (OSError, FormatError):
-            return False
+        named = not path.is_file() or bool(self.file_name.fullmatch(path.name))
+        return named and super().probe(path)
 
-    def beside(self, path: Path) -> tuple[Path, ...]:
-        """Return what is read beside a file that was named: its metadata and videos."""
-        return (path.parent,) if path.is_file() else ()
+    def owns(self, file: Any) -> bool:
+        """Tell whether an open file has DROID's groups."""
+        observation = own_group(file, "observation")
+        return (
+            own_group(file, "action") is not None
+            and observation is not None
+            and own_group(observation, "robot_state") is not None
+            and own_group(observation, "timestamp") is not None
+        )
 
-    def episodes(self, path: Path) -> Iterator[Episode]:
-        """Yield the episodes in the order of their folders' names."""
-        place = path.resolve()
-        root = place.parent if place.is_file() else place
-        found = iter([place]) if place.is_file() else _trajectories(root)
-        first = next(found, None)
-        if first is None:
-            raise FormatError(str(path), _FILE, "is nowhere in this folder", "Give the episode's folder")
-        yield self._episode(first, root)
-        for file in found:
-            yield self._episode(file, root)
-
-    def _episode(self, file: Path, root: Path) -> Episode:
+    def episode(self, file: Path, root: Path) -> Episode:
+        """Read the episode of a file, its metadata and its videos."""
         with open_hdf5(file) as hdf5:
             draft = Draft(path=file)
             found = hdf5.fields.get("action/joint_position")
@@ -122,20 +120,6 @@ class DroidRaw:
         return draft.build(
             self, sources, version=VERSION, embodiment=episode.embodiment(), outcome=episode.outcome()
         )
-
-
-def _is_droid(file: Any) -> bool:
-    observation = own_group(file, "observation")
-    return (
-        own_group(file, "action") is not None
-        and observation is not None
-        and own_group(observation, "robot_state") is not None
-        and own_group(observation, "timestamp") is not None
-    )
-
-
-def _trajectories(root: Path, folders: int = 100_000) -> Iterator[Path]:
-    return files_below(root, _FILE.__eq__, folders=folders)
 
 
 @dataclass(slots=True)
@@ -261,7 +245,7 @@ class _Droid:
             if found is None or name.endswith("skip_action"):
                 continue
             unit = "s" if name.endswith("_seconds") else "ns" if name.endswith("_nanos") else "ms"
-            spec = plain_spec(found, stream_name("extra", "timestamp", *name.split("/")[2:]))
+            spec = spec_of(found, stream_name("extra", "timestamp", *name.split("/")[2:]))
             self.parts.keep(name, replace(spec, unit=(unit,)))
 
     def _skipped(self) -> None:
@@ -281,7 +265,7 @@ class _Droid:
         for start, stop in edges.reshape(-1, 2).tolist():
             end = int(times[stop]) if stop < len(times) else last
             draft.events.append(Event(kind="skip_action", start_ns=int(times[start]), stop_ns=end, text=text))
-        self.parts.keep(name, replace(plain_spec(found, "extra.skip_action"), unit=("1",)))
+        self.parts.keep(name, replace(spec_of(found, "extra.skip_action"), unit=("1",)))
 
     # Files beside
 
@@ -290,10 +274,7 @@ class _Droid:
             path = contained(
                 self.root, str((self.folder / name).relative_to(self.root)), path=self.folder, where=name
             )
-            document = small_json(path, 1 << 22)
-            if not isinstance(document, dict):
-                raise FormatError(str(path), "", "is no JSON object")
-            for _, member, value in named_members(document):
+            for _, member, value in named_members(json_members(path, 1 << 22)):
                 field_name = f"metadata.{member}"
                 if field_name not in self.parts.draft.extra.get("metadata", {}):
                     self._tell(field_name, value, "metadata")

@@ -32,7 +32,7 @@ from ._lerobot_tables import LinesTable, lines_texts, where_of, whole
 from ._mp4 import Mp4Video
 from .base import Format
 
-_VERSION = "1"
+VERSION = "1"
 """Goes up when an episode read from the same files changes."""
 
 _TASKS = "meta/tasks.jsonl"
@@ -147,7 +147,7 @@ class LerobotV2:
         if _is_version_1(path):
             why = "a LeRobot dataset of version 1 (Arrow files and meta_data) is not read"
             raise FormatError(str(path / _VERSION_1), "", why, _ADVICE)
-        yield from episodes_of(_Own.open(path), self.only, self.block_bytes, self.format, _VERSION)
+        yield from episodes_of(_Own.open(path), self, VERSION)
 
 
 CONVERTER = LerobotV2

@@ -37,7 +37,7 @@ from ._lerobot_tables import STATISTICS, ParquetTable, parquet_texts, where_of, 
 from ._mp4 import Mp4Video
 from .base import Format
 
-_VERSION = "1"
+VERSION = "1"
 """Goes up when an episode read from the same files changes."""
 
 _TASKS = "meta/tasks.parquet"
@@ -145,7 +145,7 @@ class LerobotV3:
 
     def episodes(self, path: Path) -> Iterator[Episode]:
         """Yield the episodes in order of their index; payload is read when asked for."""
-        yield from episodes_of(_Shared.open(path), self.only, self.block_bytes, self.format, _VERSION)
+        yield from episodes_of(_Shared.open(path), self, VERSION)
 
 
 CONVERTER = LerobotV3

@@ -44,6 +44,7 @@ from ._demos import (
     only,
     own_group,
     picture_of,
+    rate_of,
     spec_of,
 )
 from ._draft import Draft, embodiment_of, stream_name
@@ -154,7 +155,7 @@ class _Reader:
     def __init__(self, hdf5: Hdf5, name: str, options: LiberoHdf5) -> None:
         self.hdf5, self.name, self.options = hdf5, name, options
         self.draft = Draft(hdf5.path, name)
-        self.environment = self._environment()
+        self.environment = Environment.of(hdf5, self.draft)
         self.raw = not any(field.startswith(f"{name}/obs/") for field in hdf5.fields)
         rate, rate_source = self._rate()
         self.demo = Demo(
@@ -169,12 +170,7 @@ class _Reader:
 
     def episode(self, source: SourceFile) -> Episode:
         """Decide what becomes of every field."""
-        for name, found in self.demo.fields():
-            spec = self._spec(name, found) if self.demo.readable(found) else None
-            if spec is None:
-                self.demo.leave(name, found)
-            else:
-                self.demo.keep(name, found, spec)
+        self.demo.place(self._spec)
         self._tell_instruction()
         self.demo.check_count("num_samples")
         self.demo.rest()
@@ -187,16 +183,6 @@ class _Reader:
             embodiment=embodiment_of(self.environment.embodiment),
         )
 
-    def _environment(self) -> Environment:
-        for name in ("data@env_args", "data@env_info"):
-            text = self.hdf5.attributes.get(name)
-            if text is not None:
-                try:
-                    return Environment.read(text)
-                except ValueError as error:
-                    self.draft.warn(f"{name} {error}: it tells nothing")
-        return Environment(simulation={})
-
     def _length(self) -> int:
         actions = self.hdf5.fields.get(f"{self.name}/actions", Field(name="", unread="is missing"))
         if actions.unread or not actions.shape or not actions.shape[0]:
@@ -204,15 +190,8 @@ class _Reader:
         return actions.shape[0]
 
     def _rate(self) -> tuple[float, str]:
-        if self.options.rate_hz is not None:
-            return self.options.rate_hz, "option rate_hz"
-        if self.environment.control_hz is not None:
-            return self.environment.control_hz, "control_freq of the attribute env_args of data"
-        return self.draft.refuse(
-            "",
-            "nothing in the file tells how many steps it has per second",
-            "Say it: option rate_hz. LIBERO's scripts set 20",
-        )
+        told = [(self.environment.control_hz, "control_freq of the attribute env_args of data")]
+        return rate_of(self.draft, self.options.rate_hz, told, "LIBERO's scripts set 20")
 
     def _spec(self, name: str, found: Field) -> StreamSpec | None:
         if name == "actions":

@@ -36,18 +36,20 @@ from typing import Any, ClassVar
 
 from ..schemas import UNKNOWN, ActionContract, ActionPart, Episode, FormatError, Json, SourceFile, StreamSpec
 from ..schemas.episode import Mode, Rotation, Space
+from ._contracts import gripper, part
 from ._demos import (
     Demo,
     depth_of,
     first_numbered,
     is_demo_file,
-    json_of,
+    members_in,
     members_of,
     number_of,
     numbered,
     only,
     outcome_of,
     picture_of,
+    rate_of,
     spec_of,
     tell_bounded,
 )
@@ -58,7 +60,6 @@ from .base import Format, contained, source_file
 VERSION = "1"
 
 _TRAJECTORY = re.compile(r"traj_(\d{1,18})")
-_MAX_JSON_BYTES = 1 << 25
 
 _RECORDER = "haosulab/ManiSkill: mani_skill/utils/wrappers/record.py: RecordEpisode"
 _PANDA = "mani_skill/agents/robots/panda/panda.py: controller_configs"
@@ -174,12 +175,7 @@ class _Record:
         if not beside.exists():
             return cls(path=beside)
         target = contained(path.parent, name, path=path, where=name)
-        if target.stat().st_size > _MAX_JSON_BYTES:
-            raise FormatError(str(beside), "", f"has more than {_MAX_JSON_BYTES} bytes")
-        try:
-            members = members_of(json_of(target.read_text()))
-        except ValueError as error:
-            raise FormatError(str(beside), "", f"is not the JSON of a recording: {error}") from error
+        members = members_in(target)
         listed = members.get("episodes")
         episodes = {
             one["episode_id"]: one
@@ -217,12 +213,7 @@ class _Reader:
 
     def episode(self, source: SourceFile) -> Episode:
         """Decide what becomes of every field."""
-        for name, found in self.demo.fields():
-            spec = self._spec(name, found) if self.demo.readable(found) else None
-            if spec is None:
-                self.demo.leave(name, found)
-            else:
-                self.demo.keep(name, found, spec)
+        self.demo.place(self._spec)
         if self.options.instruction is not None:
             self.draft.instruct(self.options.instruction)
         self._tell_record()
@@ -237,18 +228,17 @@ class _Reader:
         )
 
     def _rate(self) -> tuple[float, str]:
-        if self.options.rate_hz is not None:
-            return self.options.rate_hz, "option rate_hz"
         arguments = self.record.arguments
-        for where, members in (("", arguments), ("sim_config.", members_of(arguments.get("sim_config")))):
-            found = number_of(members.get("control_freq"))
-            if found is not None:
-                return found, f"{self.record.path.name}: env_info.env_kwargs.{where}control_freq"
-        return self.draft.refuse(
-            "",
-            "nothing tells how many steps it has per second",
-            "Say it: option rate_hz. ManiSkill's tasks have 20 unless they say otherwise",
-        )
+        places = (("", arguments), ("sim_config.", members_of(arguments.get("sim_config"))))
+        told = [
+            (
+                number_of(members.get("control_freq")),
+                f"{self.record.path.name}: env_info.env_kwargs.{where}control_freq",
+            )
+            for where, members in places
+        ]
+        usual = "ManiSkill's tasks have 20 unless they say otherwise"
+        return rate_of(self.draft, self.options.rate_hz, told, usual)
 
     def _length(self) -> int:
         """Return the rows of actions, which are a group if several robots act."""
@@ -336,28 +326,10 @@ class _Reader:
         newer = any(name.startswith(f"{self.name}/env_states/") for name in self.hdf5.fields)
         parts, at = [], 0
         for space, width, rotation in control.runs:
-            parts.append(
-                ActionPart(
-                    start=at,
-                    stop=at + width,
-                    space=space,
-                    mode=control.mode,
-                    frame=control.frame,
-                    rotation=rotation if newer or rotation == "none" else "unknown",
-                )
-            )
+            known = rotation if newer or rotation == "none" else "unknown"
+            parts.append(part(at, at + width, space, control.mode, control.frame, known))
             at += width
-        grip = ActionPart(
-            start=at,
-            stop=at + 1,
-            space="gripper",
-            mode="absolute",
-            frame=None,
-            rotation="none",
-            gripper_closed=-1.0,
-            gripper_open=1.0,
-        )
-        return [*parts, grip]
+        return [*parts, gripper(at, closed=-1.0, opened=1.0)]
 
     def _robot(self) -> str:
         """Return the robot's name: the JSON's word, or that of the one articulation that is known."""

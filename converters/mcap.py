@@ -15,30 +15,15 @@ from typing import ClassVar
 from ..schemas import Episode
 from ._mcap_file import MAGIC
 from ._ros_episode import episode_of
-from ._ros_topic import Wishes
-from ._topics import Source
+from ._ros_topic import TopicOptions
 from .base import Format
 
 VERSION = "1"
 
 
 @dataclass(frozen=True)
-class Mcap:
-    """An MCAP file, which is one episode.
-
-    Attributes
-    ----------
-    block_bytes
-        Most payload bytes of a block.
-    instruction
-        What the robot was asked to do, if the file does not tell.
-    instruction_topic
-        The topic whose text is the instruction.
-    embodiment
-        The robot and its end effector, if known.
-    skip
-        Topics that are left out, such as one that is damaged.
-    """
+class Mcap(TopicOptions):
+    """An MCAP file, which is one episode."""
 
     format: ClassVar[Format] = Format(
         name="mcap",
@@ -47,11 +32,6 @@ class Mcap:
         extra="ros",
         spec="https://mcap.dev/spec",
     )
-    block_bytes: int = 1 << 20
-    instruction: str = ""
-    instruction_topic: str = ""
-    embodiment: str = ""
-    skip: tuple[str, ...] = ()
 
     def probe(self, path: Path) -> bool:
         """Tell whether ``path`` is an MCAP file."""
@@ -63,14 +43,7 @@ class Mcap:
 
     def episodes(self, path: Path) -> Iterator[Episode]:
         """Yield the episode; none if the file holds no messages that can be read."""
-        wishes = Wishes(
-            instruction=self.instruction,
-            instruction_topic=self.instruction_topic,
-            embodiment=self.embodiment,
-            block_bytes=self.block_bytes,
-        )
-        source = Source("mcap", path, self.format, tuple(self.skip))
-        yield from episode_of(self, source, wishes, VERSION)
+        return episode_of(self, "mcap", path, VERSION)
 
 
 CONVERTER = Mcap

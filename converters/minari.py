@@ -29,21 +29,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..schemas import UNKNOWN, ActionContract, Array, Episode, FormatError, Json, SourceFile, StreamSpec
+from ..schemas import UNKNOWN, ActionContract, Episode, FormatError, Json, SourceFile, StreamSpec
 from ._demos import (
     Demo,
     json_of,
+    members_in,
     members_of,
     number_of,
     numbered,
     only,
     picture_of,
+    read_encoded,
     spec_of,
     tell_bounded,
     tell_texts,
@@ -57,7 +58,6 @@ from .base import Format, contained, rows_in, source_file
 VERSION = "1"
 
 _METADATA, _MAIN = "metadata.json", "main_data.hdf5"
-_MAX_JSON_BYTES = 1 << 25
 _PROBED_BYTES = 1 << 12
 _BOUNDS = 64
 _LEAST_SIDE = 32
@@ -222,12 +222,7 @@ class _Dataset:
 def _read_json(root: Path, file: Path) -> tuple[Path, dict[str, Json]]:
     name = file.relative_to(root).as_posix()
     target = contained(root, name, path=file, where=name)
-    try:
-        if target.stat().st_size > _MAX_JSON_BYTES:
-            raise ValueError(f"has more than {_MAX_JSON_BYTES} bytes")
-        return target, members_of(json_of(target.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise FormatError(str(file), "", f"cannot be read as JSON: {error}") from error
+    return target, members_in(target)
 
 
 def _space_of(text: Json, file: Path, where: str) -> Json:
@@ -351,7 +346,8 @@ def _place(demo: Demo, dataset: _Dataset, name: str, found: Field) -> None:
     rows = found.dtype == np.uint8 and len(found.shape) == 2 and found.shape[1:] != _shape(space)
     if want is not None and found.shape and (found.varying or (rows and demo.readable(found))):
         spec = _finished(_video(_name(part, path, picture=True), want), part, space)
-        demo.keep(name, found, spec, _DECODED, read=_read_jpegs, lossless=None)
+        decode = partial(decoded, want=want, order="standard")
+        demo.keep(name, found, spec, _DECODED, read=partial(read_encoded, decode=decode), lossless=None)
     elif not demo.readable(found) or part not in {"observations", "actions", "infos", *_NEXT}:
         demo.leave(name, found)
     elif part in _NEXT:
@@ -360,24 +356,6 @@ def _place(demo: Demo, dataset: _Dataset, name: str, found: Field) -> None:
         picture = picture_of(found, _name(part, path, picture=True), stored_order="rgb")
         spec = picture if part == "observations" and picture else spec_of(found, _name(part, path))
         demo.keep(name, found, _finished(spec, part, space))
-
-
-def _read_jpegs(
-    path: Path, found: Field, spec: StreamSpec, rows: int, start: int, stop: int
-) -> Iterator[Array]:
-    want = Picture(*spec.shape)
-    with open_hdf5(path, only(found.name)) as hdf5:
-        stop = min(stop, found.shape[0])
-        fixed = (row.tobytes() for row in hdf5.rows(found, start, stop, 1)) if not found.varying else None
-        files = fixed or hdf5.varying_rows(found, start, stop)
-        for first in range(start, stop, rows):
-            block = np.empty((min(rows, stop - first), *spec.shape), np.uint8)
-            for i, raw in enumerate(islice(files, len(block))):
-                try:
-                    block[i] = decoded(raw, want, "standard")
-                except ValueError as error:
-                    raise FormatError(str(path), f"{found.name}[{first + i}]", str(error)) from error
-            yield block
 
 
 def _built(

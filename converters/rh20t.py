@@ -31,10 +31,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..schemas import UNKNOWN, Array, Episode, FormatError, Json, SourceFile, StreamSpec, Times
-from ._beside import add_video, small_json
+from ._beside import add_video
 from ._confined import episodes
 from ._draft import Draft, stream_name
-from ._folder import entries
+from ._folder import entries, small_json
 from ._mp4 import Mp4Video
 from ._npz import arrays_of, whole
 from ._pickled import json_of, unpickled_npy

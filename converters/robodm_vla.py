@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 VERSION = "1"
 
 _EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
 _TAG = b"FEATURE_NAME"
 _LOOKED_AT = 1 << 20
 _MAX_PIXELS = 64_000_000
@@ -90,6 +91,11 @@ class RobodmVla:
     def unconfined(self, path: Path) -> Iterator[Episode]:
         """Do what `episodes` promises, in this process."""
         draft = Draft(path)
+        end, size = _segment_end(path), path.stat().st_size
+        if end is None:
+            draft.warn("the file was never closed by its writer: the last of its values may be missing")
+        elif end > size:
+            draft.refuse("Segment", f"lacks the last {end - size:,} of its bytes", "The file was cut off")
         tracks = _tracks(path)
         _clocks(self, draft, tracks)
         for track in tracks:
@@ -117,6 +123,25 @@ class _Track:
     @property
     def video(self) -> bool:
         return self.codec != "rawvideo"
+
+
+def _segment_end(path: Path) -> int | None:
+    """Return the byte at which a Matroska file says that it ends; None if it does not say.
+
+    The segment follows the header (RFC 9559, section 4.5; sizes: RFC 8794, section 6). Its size stands as
+    unknown until the writer closes the file.
+    """
+    with path.open("rb") as file:
+        for name in (_EBML, _SEGMENT):
+            if file.read(len(name)) != name:
+                raise FormatError(str(path), f"byte {file.tell()}", "is no Matroska file")
+            first = file.read(1)
+            extra = 8 - first[0].bit_length() if first and first[0] else 0
+            size = int.from_bytes(first + file.read(extra)) & ((1 << 7 * (extra + 1)) - 1)
+            if name == _SEGMENT:
+                return None if size == (1 << 7 * (extra + 1)) - 1 else file.tell() + size
+            file.seek(size, 1)
+    return None
 
 
 @contextmanager

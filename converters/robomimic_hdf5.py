@@ -42,6 +42,7 @@ from typing import Any, ClassVar, Literal
 
 from ..schemas import UNKNOWN, ActionContract, ActionPart, Episode, FormatError, Json, SourceFile, StreamSpec
 from ..schemas.episode import Rotation, Space
+from ._contracts import part
 from ._demos import (
     Demo,
     depth_of,
@@ -55,6 +56,7 @@ from ._demos import (
     outcome_of,
     own_group,
     picture_of,
+    rate_of,
     spec_of,
 )
 from ._draft import Draft, embodiment_of, stream_name
@@ -217,7 +219,7 @@ class _Reader:
     def __init__(self, hdf5: Hdf5, name: str, options: RobomimicHdf5) -> None:
         self.hdf5, self.name, self.options = hdf5, name, options
         self.draft = Draft(hdf5.path, name)
-        self.environment = self._environment()
+        self.environment = Environment.of(hdf5, self.draft)
         self.dialect = self._dialect()
         self.raw = not any(field.startswith(f"{name}/obs/") for field in hdf5.fields)
         rate, rate_source = self._rate()
@@ -233,15 +235,7 @@ class _Reader:
 
     def episode(self, filters: _Filters, source: SourceFile) -> Episode:
         """Decide what becomes of every field."""
-        for name, found in self.demo.fields():
-            if not self.demo.readable(found):
-                self.demo.leave(name, found)
-                continue
-            spec = self._spec(name, found)
-            if spec is None:
-                self.demo.leave(name, found)
-            else:
-                self.demo.keep(name, found, spec)
+        self.demo.place(self._spec)
         self._tell_filters(filters)
         self._tell_instruction()
         self.demo.check_count("num_samples")
@@ -258,18 +252,6 @@ class _Reader:
             embodiment=embodiment_of(self.environment.embodiment),
             outcome=outcome,
         )
-
-    def _environment(self) -> Environment:
-        for name in ("data@env_args", "data@env_info"):
-            text = self.hdf5.attributes.get(name)
-            try:
-                return Environment.read(text)
-            except ValueError as error:
-                if text is not None:
-                    self.draft.warn(
-                        f"{name} {error if isinstance(text, str) else 'is no text'}: it tells nothing"
-                    )
-        return Environment(simulation={})
 
     def _dialect(self) -> str:
         attributes, kind = self.hdf5.attributes, self.environment.kind
@@ -292,21 +274,15 @@ class _Reader:
         return length
 
     def _rate(self) -> tuple[float, str]:
-        simulation, environment = self.environment.simulation, self.environment
-        if self.options.rate_hz is not None:
-            return self.options.rate_hz, "option rate_hz"
-        if environment.control_hz is not None:
-            return environment.control_hz, "control_freq of the attribute env_args or env_info of data"
+        simulation, args = self.environment.simulation, "env_args or env_info of data"
         step, decimation = number_of(simulation.get("dt")), number_of(simulation.get("decimation"))
-        if step and decimation:
-            return 1 / (
-                step * decimation
-            ), "1 / (dt × decimation) of sim_args in the attribute env_args of data"
-        return self.draft.refuse(
-            "",
-            "nothing in the file tells how many steps it has per second",
-            "Say it: option rate_hz. robosuite 1.4 and later make 20 unless told otherwise",
-        )
+        simulated = 1 / (step * decimation) if step and decimation else None
+        told = [
+            (self.environment.control_hz, f"control_freq of the attribute {args}"),
+            (simulated, "1 / (dt × decimation) of sim_args in the attribute env_args of data"),
+        ]
+        usual = "robosuite 1.4 and later make 20 unless told otherwise"
+        return rate_of(self.draft, self.options.rate_hz, told, usual)
 
     def _spec(self, name: str, found: Field) -> StreamSpec | None:
         top, _, key = name.partition("/")
@@ -340,18 +316,14 @@ class _Reader:
             return self._command(found, "action.absolute", absolute, offset, evidence)
         key = name.partition("/")[2]
         mode, _, what = key.partition("_")
-        part: list[ActionPart] = []
+        meant: list[ActionPart] = []
         if what in _DICT and mode in {"rel", "abs"} and len(self.environment.controllers) == 1 and parts:
             space, rotation = _DICT[what]
             delta = parts[0].mode if mode == "rel" else "absolute"
-            part = [
-                ActionPart(
-                    start=0, stop=last, space=space, mode=delta, frame=parts[0].frame, rotation=rotation
-                )
-            ]
+            meant = [part(0, last, space, delta, parts[0].frame, rotation)]
         elif key == "gripper" and last == 1 and parts and parts[-1].space == "gripper":
-            part = [gripper_part(0)]
-        return self._command(found, stream_name("action", *key.split("/")), part, offset, evidence)
+            meant = [gripper_part(0)]
+        return self._command(found, stream_name("action", *key.split("/")), meant, offset, evidence)
 
     def _command(
         self,

@@ -34,7 +34,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,11 +51,12 @@ from ..schemas import (
     median_rate,
 )
 from ..schemas.episode import Outcome
-from ._beside import files_below, small_json
-from ._demos import is_demo_file, own_group
+from ._demos import own_group
 from ._draft import Draft, stream_name
+from ._folder import small_bytes, small_json
 from ._hdf5 import Field, open_hdf5
 from ._hdf5_episode import Hdf5Episode
+from ._hdf5_tree import Hdf5Tree
 from ._jpeg import ChannelOrder, Picture, decoded, is_jpeg, picture_of, unpadded
 from ._png import PngPicture, decoded_png, is_png, png_of
 from ._robomind import RATE_HZ, RATE_SOURCE, Robot, robot_of
@@ -64,10 +64,8 @@ from .base import Format, contained, source_file, version_of
 
 VERSION = "1"
 
-_FILE = "trajectory.hdf5"
 _INSTRUCTIONS = "RoboMIND_v1_2_instr.csv"
 _ANNOTATIONS = "language_description_annotation_json"
-_PROBED_FOLDERS = 200
 _MAX_CSV_BYTES = 1 << 24
 _RAW = {720 * 1280 * 3: (720, 1280), 480 * 640 * 3: (480, 640)}
 """Sizes of the cameras' pictures by their bytes (any4lerobot: decode_images)."""
@@ -80,7 +78,7 @@ _DEPTH_RULE = (
 
 
 @dataclass(frozen=True)
-class RobomindHdf5:
+class RobomindHdf5(Hdf5Tree):
     """Reads a ``trajectory.hdf5`` of RoboMIND, or all below a folder.
 
     Attributes
@@ -100,35 +98,25 @@ class RobomindHdf5:
         spec="https://github.com/Open-X-Humanoid/x-humanoid-training-toolchain: "
         "scripts/configs/all_robot_h5_info_v1.2.md",
     )
+    file_name: ClassVar[re.Pattern[str]] = re.compile(r"trajectory\.hdf5")
+    absent: ClassVar[tuple[str, str, str]] = (
+        "trajectory.hdf5",
+        "is nowhere in this folder",
+        "Name the file itself",
+    )
     block_bytes: int = 16 << 20
     rate_hz: float | None = None
     jpeg_order: ChannelOrder | None = None
 
-    def probe(self, path: Path) -> bool:
-        """Tell whether ``path`` has RoboMIND's groups, or holds a ``trajectory.hdf5`` that has them."""
-        try:
-            found = [path] if path.is_file() else islice(_trajectories(path, _PROBED_FOLDERS), 1)
-            return any(is_demo_file(file, _is_robomind) for file in found)
-        except (OSError, FormatError):
+    def owns(self, file: Any) -> bool:
+        """Tell whether an open file has RoboMIND's groups."""
+        observations = own_group(file, "observations")
+        if observations is None or own_group(observations, "rgb_images") is None:
             return False
+        return any(own_group(file, name) is not None for name in ("puppet", "franka", "tiangong"))
 
-    def beside(self, path: Path) -> tuple[Path, ...]:
-        """Return what is read beside a file that was named: its instructions."""
-        return (path.parent,) if path.is_file() else ()
-
-    def episodes(self, path: Path) -> Iterator[Episode]:
-        """Yield the episodes in the order of their folders' names."""
-        place = path.resolve()
-        root = place.parent if place.is_file() else place
-        found = iter([place]) if place.is_file() else _trajectories(place)
-        first = next(found, None)
-        if first is None:
-            raise FormatError(str(path), _FILE, "is nowhere in this folder", "Name the file itself")
-        yield self._episode(first, root)
-        for file in found:
-            yield self._episode(file, root)
-
-    def _episode(self, file: Path, root: Path) -> Episode:
+    def episode(self, file: Path, root: Path) -> Episode:
+        """Read the episode of a file, and the words that are told of it."""
         with open_hdf5(file) as hdf5:
             draft = Draft(path=file)
             parts = Hdf5Episode(hdf5=hdf5, draft=draft, block_bytes=self.block_bytes, steps=0)
@@ -144,17 +132,6 @@ class RobomindHdf5:
             embodiment=f"robomind {episode.robot.name}" if known else UNKNOWN,
             outcome=place.outcome,
         )
-
-
-def _is_robomind(file: Any) -> bool:
-    observations = own_group(file, "observations")
-    if observations is None or own_group(observations, "rgb_images") is None:
-        return False
-    return any(own_group(file, name) is not None for name in ("puppet", "franka", "tiangong"))
-
-
-def _trajectories(root: Path, folders: int = 100_000) -> Iterator[Path]:
-    return files_below(root, _FILE.__eq__, folders=folders)
 
 
 @dataclass(slots=True)
@@ -419,15 +396,10 @@ def _above(file: Path, root: Path, name: str) -> Path | None:
 @lru_cache(maxsize=4)
 def _instructions(version: tuple[Path, int, int, int]) -> dict[str, tuple[str, ...]]:
     """Return the instructions of each task."""
-    path, size = version[:2]
-    if size > _MAX_CSV_BYTES:
-        raise FormatError(
-            str(path), "", f"has {size:,} bytes, where at most {_MAX_CSV_BYTES:,} were expected"
-        )
+    path = version[0]
+    data = small_bytes(path, _MAX_CSV_BYTES)
     try:
-        rows = list(
-            csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
-        )
+        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
     except (csv.Error, UnicodeError) as error:
         raise FormatError(str(path), "", f"is no table: {error}") from error
     found: dict[str, tuple[str, ...]] = {}

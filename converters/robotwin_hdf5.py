@@ -33,27 +33,27 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..schemas import UNKNOWN, ActionContract, ActionPart, Episode, FormatError, Json, SourceFile, StreamSpec
+from ..schemas import UNKNOWN, ActionContract, ActionPart, Episode, Json, SourceFile, StreamSpec
 from ..schemas.document import strict_json
-from ..schemas.episode import Space
-from ._beside import files_below, named_members, small_json
-from ._demos import is_demo_file, number_of, own_group
+from ._beside import named_members
+from ._contracts import gripper, part
+from ._demos import number_of, own_group, spec_of
 from ._draft import Draft, stream_name
+from ._folder import small_json
 from ._hdf5 import Field, open_hdf5
-from ._hdf5_episode import Hdf5Episode, plain_spec
+from ._hdf5_episode import Hdf5Episode
+from ._hdf5_tree import Hdf5Tree
 from ._jpeg import ChannelOrder, decoded, is_jpeg, picture_of, unpadded
 from .base import Format, contained, source_file
 
 VERSION = "1"
 
 _FILE = re.compile(r"episode_?(\d{1,9})\.(hdf5|h5)")
-_PROBED_FOLDERS = 200
 _STEP_HZ = 250.0
 _SAVE_FREQ = 15
 _LEGACY_RATE = "RoboTwin: envs/_base_task.py: a row every 15 steps of 4 ms, unless configured otherwise"
@@ -71,7 +71,7 @@ _EVIDENCE = f"{_WRITER}: action is state of the next row; envs/_base_task.py: bo
 
 
 @dataclass(frozen=True)
-class RobotwinHdf5:
+class RobotwinHdf5(Hdf5Tree):
     """Reads RoboTwin files: one of them, or all ``episode<n>.hdf5`` below a folder.
 
     Attributes
@@ -92,36 +92,25 @@ class RobotwinHdf5:
         suffixes=(".hdf5", ".h5"),
         spec="https://github.com/RoboTwin-Platform/RoboTwin/blob/main/envs/utils/pkl2hdf5.py",
     )
+    file_name: ClassVar[re.Pattern[str]] = _FILE
+    absent: ClassVar[tuple[str, str, str]] = ("", "holds no episode<n>.hdf5", "Name the file itself")
     block_bytes: int = 16 << 20
     rate_hz: float | None = None
     embodiment: str = UNKNOWN
     jpeg_order: ChannelOrder = "opencv"
 
-    def probe(self, path: Path) -> bool:
-        """Tell whether ``path`` has RoboTwin's groups, or holds an episode that has them."""
-        try:
-            found = [path] if path.is_file() else islice(_episodes_below(path, _PROBED_FOLDERS), 1)
-            return any(is_demo_file(file, _is_robotwin) for file in found)
-        except (OSError, FormatError):
-            return False
+    def owns(self, file: Any) -> bool:
+        """Tell whether an open file has RoboTwin's groups."""
+        legacy = own_group(file, "joint_action") is not None and own_group(file, "observation") is not None
+        new = all(own_group(file, name) is not None for name in ("state", "action", "vision"))
+        return legacy or (new and file.get("data_format_version", getlink=True) is not None)
 
-    def beside(self, path: Path) -> tuple[Path, ...]:
-        """Return what is read beside a file that was named: its instructions."""
-        return (path.parent,) if path.is_file() else ()
+    def in_order(self, files: Iterator[Path]) -> Iterator[Path]:
+        """Return the files by folder, then by number."""
+        return iter(sorted(files, key=lambda file: (str(file.parent), _number(file))))
 
-    def episodes(self, path: Path) -> Iterator[Episode]:
-        """Yield the episode of a file, or those below a folder: by folder, then by number."""
-        place = path.resolve()
-        if place.is_file():
-            yield self._episode(place, place.parent)
-            return
-        files = list(_episodes_below(place))
-        if not files:
-            raise FormatError(str(path), "", "holds no episode<n>.hdf5", "Name the file itself")
-        for file in sorted(files, key=lambda f: (str(f.parent), _number(f))):
-            yield self._episode(file, place)
-
-    def _episode(self, file: Path, root: Path) -> Episode:
+    def episode(self, file: Path, root: Path) -> Episode:
+        """Read the episode of a file, and the instructions that lie beside it."""
         with open_hdf5(file) as hdf5:
             draft = Draft(path=file)
             legacy = "joint_action/left_arm" in hdf5.fields or "joint_action/vector" in hdf5.fields
@@ -132,16 +121,6 @@ class RobotwinHdf5:
             if legacy:
                 sources += episode.beside(file, root)
         return draft.build(self, sources, version=VERSION, embodiment=self.embodiment)
-
-
-def _is_robotwin(file: Any) -> bool:
-    legacy = own_group(file, "joint_action") is not None and own_group(file, "observation") is not None
-    new = all(own_group(file, name) is not None for name in ("state", "action", "vision"))
-    return legacy or (new and file.get("data_format_version", getlink=True) is not None)
-
-
-def _episodes_below(root: Path, folders: int = 100_000) -> Iterator[Path]:
-    return files_below(root, lambda name: bool(_FILE.fullmatch(name)), folders=folders)
 
 
 def _number(file: Path) -> int:
@@ -252,17 +231,16 @@ class _RoboTwin:
         found = self.parts.numbers(name)
         if found is None or len(found.shape) > 2:
             return
-        gripper = stream.endswith("gripper")
+        grips = stream.endswith("gripper")
         width = found.shape[1] if len(found.shape) > 1 else 1
-        part = _gripper_part(0, width) if gripper else _joint_part(0, width)
         commands = stream.startswith("action")
         spec = replace(
-            plain_spec(found, stream, self._clock_of(found)),
-            unit=("1",) if gripper else ("rad",),
-            contract=ActionContract(parts=(part,), offset_steps=offset, evidence=evidence)
+            spec_of(found, stream, clock=self._clock_of(found)),
+            unit=("1",) if grips else ("rad",),
+            contract=ActionContract(parts=(_part(0, width, stream),), offset_steps=offset, evidence=evidence)
             if commands
             else None,
-            description="Commanded, not measured." + (" 0 closed, 1 open." if gripper else ""),
+            description="Commanded, not measured." + (" 0 closed, 1 open." if grips else ""),
         )
         self.parts.keep(name, spec)
 
@@ -278,15 +256,15 @@ class _RoboTwin:
         parts: list[ActionPart] = []
         at, units, axes = 0, [], []
         for side, width in widths.items():
-            gripper = side.endswith("gripper")
+            grips = side.endswith("gripper")
             if width:
-                parts.append(_gripper_part(at, at + width) if gripper else _joint_part(at, at + width))
-            units += ["1" if gripper else "rad"] * width
-            axes += [side] if gripper else [f"{side}_{i}" for i in range(1, width + 1)]
+                parts.append(_part(at, at + width, side))
+            units += ["1" if grips else "rad"] * width
+            axes += [side] if grips else [f"{side}_{i}" for i in range(1, width + 1)]
             at += width
         known = at == found.shape[1]
         spec = replace(
-            plain_spec(found, "action", self._clock_of(found)),
+            spec_of(found, "action", clock=self._clock_of(found)),
             unit=tuple(units) if known else (UNKNOWN,),
             axes=tuple(axes) if known else (),
             contract=ActionContract(
@@ -300,13 +278,11 @@ class _RoboTwin:
         found = self.parts.numbers(name)
         if found is None or found.shape[1:] != (7,):
             return
-        part = ActionPart(
-            start=0, stop=7, space="ee_pose", mode="absolute", frame=_WORLD, rotation="quaternion_wxyz"
-        )
-        contract = ActionContract(parts=(part,), offset_steps=0, evidence=_EVIDENCE)
+        pose = part(0, 7, "ee_pose", "absolute", _WORLD, "quaternion_wxyz")
+        contract = ActionContract(parts=(pose,), offset_steps=0, evidence=_EVIDENCE)
         command = stream.startswith("action")
         spec = replace(
-            plain_spec(found, stream, self._clock_of(found)),
+            spec_of(found, stream, clock=self._clock_of(found)),
             unit=_POSE_UNIT,
             axes=_POSE_AXES,
             frame=_WORLD,
@@ -328,7 +304,7 @@ class _RoboTwin:
         if found is None:
             return
         if last in {"depth", "depths"} and len(found.shape) == 3:
-            spec = plain_spec(found, stream_name("observation", "depth", camera), self._clock_of(found))
+            spec = spec_of(found, stream_name("observation", "depth", camera), clock=self._clock_of(found))
             depth = found.dtype.name in {"uint16", "float32"}
             self.parts.keep(
                 name,
@@ -361,8 +337,8 @@ class _RoboTwin:
                 attributes[key] = value
                 self.parts.tell_once(name, stream)
                 continue
-            spec = plain_spec(
-                found, stream_name("observation", "camera", camera, last), self._clock_of(found)
+            spec = spec_of(
+                found, stream_name("observation", "camera", camera, last), clock=self._clock_of(found)
             )
             self.parts.keep(name, replace(spec, frame=_WORLD, description=_CALIBRATIONS[last]))
         if f"{group}/shape" in self.parts.hdf5.fields:
@@ -465,16 +441,11 @@ _CALIBRATIONS = {
 }
 
 
-def _joint_part(start: int, stop: int) -> ActionPart:
-    return _part(start, stop, "joint_position")
-
-
-def _gripper_part(start: int, stop: int) -> ActionPart:
-    return replace(_part(start, stop, "gripper"), gripper_closed=0.0, gripper_open=1.0)
-
-
-def _part(start: int, stop: int, space: Space) -> ActionPart:
-    return ActionPart(start=start, stop=stop, space=space, mode="absolute", frame=None, rotation="none")
+def _part(start: int, stop: int, name: str) -> ActionPart:
+    """Return what axes of an arm or gripper of this name mean."""
+    if name.endswith("gripper"):
+        return gripper(start, stop, closed=0.0, opened=1.0)
+    return part(start, stop, "joint_position")
 
 
 def _instruct(draft: Draft, texts: Json) -> bool:

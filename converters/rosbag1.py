@@ -15,30 +15,15 @@ from typing import ClassVar
 from ..schemas import Episode
 from ._bag1_file import MAGIC
 from ._ros_episode import episode_of
-from ._ros_topic import Wishes
-from ._topics import Source
+from ._ros_topic import TopicOptions
 from .base import Format
 
 VERSION = "1"
 
 
 @dataclass(frozen=True)
-class Rosbag1:
-    """A bag of ROS 1, which is one episode.
-
-    Attributes
-    ----------
-    block_bytes
-        Most payload bytes of a block.
-    instruction
-        What the robot was asked to do, if the bag does not tell.
-    instruction_topic
-        The topic whose text is the instruction.
-    embodiment
-        The robot and its end effector, if known.
-    skip
-        Topics that are left out, such as one that is damaged.
-    """
+class Rosbag1(TopicOptions):
+    """A bag of ROS 1, which is one episode."""
 
     format: ClassVar[Format] = Format(
         name="rosbag1",
@@ -47,11 +32,6 @@ class Rosbag1:
         extra="ros",
         spec="http://wiki.ros.org/Bags/Format/2.0",
     )
-    block_bytes: int = 1 << 20
-    instruction: str = ""
-    instruction_topic: str = ""
-    embodiment: str = ""
-    skip: tuple[str, ...] = ()
 
     def probe(self, path: Path) -> bool:
         """Tell whether ``path`` is a bag of ROS 1."""
@@ -63,14 +43,7 @@ class Rosbag1:
 
     def episodes(self, path: Path) -> Iterator[Episode]:
         """Yield the episode; none if the bag holds no messages that can be read."""
-        wishes = Wishes(
-            instruction=self.instruction,
-            instruction_topic=self.instruction_topic,
-            embodiment=self.embodiment,
-            block_bytes=self.block_bytes,
-        )
-        source = Source("rosbag1", path, self.format, tuple(self.skip))
-        yield from episode_of(self, source, wishes, VERSION)
+        return episode_of(self, "rosbag1", path, VERSION)
 
 
 CONVERTER = Rosbag1

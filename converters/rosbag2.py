@@ -17,8 +17,7 @@ from typing import ClassVar
 from ..schemas import Episode
 from ._bag2_files import METADATA, ROOT, SQLITE_MAGIC
 from ._ros_episode import episode_of
-from ._ros_topic import Wishes
-from ._topics import Source
+from ._ros_topic import TopicOptions
 from .base import Format
 
 VERSION = "1"
@@ -28,22 +27,8 @@ _TABLES = {b"topic_id", b"offered_qos_profiles"}
 
 
 @dataclass(frozen=True)
-class Rosbag2:
-    """A bag of ROS 2, which is one episode.
-
-    Attributes
-    ----------
-    block_bytes
-        Most payload bytes of a block.
-    instruction
-        What the robot was asked to do, if the bag does not tell.
-    instruction_topic
-        The topic whose text is the instruction.
-    embodiment
-        The robot and its end effector, if known.
-    skip
-        Topics that are left out, such as one that is damaged.
-    """
+class Rosbag2(TopicOptions):
+    """A bag of ROS 2, which is one episode."""
 
     format: ClassVar[Format] = Format(
         name="rosbag2",
@@ -52,11 +37,6 @@ class Rosbag2:
         extra="ros",
         spec="https://github.com/ros2/rosbag2: rosbag2_storage, rosbag2_storage_sqlite3",
     )
-    block_bytes: int = 1 << 20
-    instruction: str = ""
-    instruction_topic: str = ""
-    embodiment: str = ""
-    skip: tuple[str, ...] = ()
 
     def probe(self, path: Path) -> bool:
         """Tell whether ``path`` is a folder with a bag's metadata, or a database with a bag's tables."""
@@ -80,14 +60,7 @@ class Rosbag2:
 
     def episodes(self, path: Path) -> Iterator[Episode]:
         """Yield the episode; none if the bag holds no messages that can be read."""
-        wishes = Wishes(
-            instruction=self.instruction,
-            instruction_topic=self.instruction_topic,
-            embodiment=self.embodiment,
-            block_bytes=self.block_bytes,
-        )
-        source = Source("rosbag2", path, self.format, tuple(self.skip))
-        yield from episode_of(self, source, wishes, VERSION)
+        return episode_of(self, "rosbag2", path, VERSION)
 
 
 CONVERTER = Rosbag2

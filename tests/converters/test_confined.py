@@ -139,7 +139,10 @@ def test_a_forked_process_asks_a_reader_of_its_own(file: Path) -> None:
 
 NEEDS = {
     "landlock": ("read a", "list the", "read through", "write"),
-    "seccomp": ("open a socket", "connect", "start", "replace", "fork", "kill", "trace"),
+    "seccomp": (
+        *("open a", "connect", "start", "replace", "fork", "kill", "trace", "limit", "have", "change"),
+        *("use memory", "share", "grow"),
+    ),
     "limits": ("allocate",),
 }
 
@@ -149,7 +152,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Let a hijacked reader try everything once, and return what came of it."""
     folder = tmp_path_factory.mktemp("hijacked")
     folder.joinpath("recording").write_bytes(b"anything")
-    folder.joinpath("secret").write_text("secret")
+    folder.joinpath("recording.d").mkdir()
+    for name in ("secret", "recording10", "recording.d/secret"):
+        folder.joinpath(name).write_text("secret")
     for name in ("link", "recording.json"):
         folder.joinpath(name).symlink_to("/etc/passwd")
     episode = only(lying("escape"), folder / "recording")

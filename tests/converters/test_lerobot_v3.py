@@ -626,23 +626,25 @@ def test_seconds_that_are_no_number_are_refused(root: Path) -> None:
 # Parquet
 
 
-def one_row_group(path: Path) -> None:
-    table = pa.table({"x": pa.array(np.random.default_rng(0).random(8 * MIB))})
-    pq.write_table(table, path, row_group_size=8 * MIB, use_dictionary=False, compression="none")
+def one_row_group(path: Path, rows: int) -> None:
+    table = pa.table({"x": pa.array(np.random.default_rng(0).random(rows))})
+    pq.write_table(table, path, row_group_size=rows, use_dictionary=False, compression="none")
 
 
-def read_column(path: Path) -> None:
+def read_column(path: Path, rows: int) -> None:
     spec = StreamSpec(name="x", kind="low_dim", dtype="float64", shape=())
-    for block in _parquet.numbers(path, "x", spec, MIB, 0, 0, 8 * MIB):
+    for block in _parquet.numbers(path, "x", spec, MIB, 0, 0, rows):
         assert block.nbytes <= MIB
 
 
 def test_a_large_row_group_is_read_piece_by_piece(tmp_path: Path, peak_memory: Callable[..., int]) -> None:
-    path = tmp_path / "large.parquet"
-    one_row_group(path)
-    assert path.stat().st_size > 60 * MIB
-    warm = peak_memory(read_column, path)
-    assert warm < 48 * MIB
+    # What the library itself takes when it is first used is taken by the small one, too.
+    small, large = tmp_path / "small.parquet", tmp_path / "large.parquet"
+    one_row_group(small, MIB // 8)
+    one_row_group(large, 8 * MIB)
+    assert large.stat().st_size > 60 * MIB
+    growth = peak_memory(read_column, large, 8 * MIB) - peak_memory(read_column, small, MIB // 8)
+    assert growth < 16 * MIB
 
 
 # Real recordings

@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from teleopen.converters import _mp4
+from teleopen.converters import _bitstream, _mp4
 from teleopen.converters._mp4 import Mp4Video
 from teleopen.schemas import FormatError, Packet
 
@@ -222,13 +222,15 @@ def filtered(bitstream_filter: av.BitStreamFilterContext, packet: av.Packet[Any]
 
 def test_av1_gets_the_size_that_may_be_left_out() -> None:
     unsized = b"\x0a\x03abc" + b"\x30" + bytes(200)
-    assert b"".join(unit for _, unit in _mp4._obus(unsized)) == b"\x0a\x03abc" + b"\x32\xc8\x01" + bytes(200)
+    assert b"".join(
+        unit for _, unit in _bitstream._obus(unsized)
+    ) == b"\x0a\x03abc" + b"\x32\xc8\x01" + bytes(200)
 
 
 @pytest.mark.parametrize("data", [b"\x0a\x05abc", b"\x8a\x00", b"\x0a" + b"\x80" * 9, b"\x0a"])
 def test_malformed_obus_are_told(data: bytes) -> None:
     with pytest.raises(ValueError, match="malformed"):
-        list(_mp4._obus(data))
+        list(_bitstream._obus(data))
 
 
 def test_a_late_start_shifts_no_index(videos: Callable[[str], Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from teleopen.converters._png import PngPicture, decoded_png, is_png, png_of
+from teleopen.converters._png import ANY, PngPicture, decoded_png, is_png, png_of
 
 
 def encoded(pixels: NDArray[Any]) -> bytes:
@@ -58,6 +58,25 @@ def test_pixels_come_back(shape: tuple[int, ...], dtype: Any, want: PngPicture) 
 def test_what_must_not_be_decoded_is_refused_by_its_header(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"PNG|claim"):
         png_of(data)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("P", 3), ("LA", 2), ("RGBA", 4)])
+def test_uncommon_forms_are_read_where_they_are_asked_for(mode: str, channels: int) -> None:
+    colours = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6, 4), np.uint8))
+    picture = colours.convert("RGB").convert("P") if mode == "P" else colours.convert(mode)
+    held = io.BytesIO()
+    picture.save(held, "PNG")
+    data = held.getvalue()
+    with pytest.raises(ValueError, match="is not read"):
+        png_of(data)
+    found = decoded_png(data, png_of(data, ANY), ANY)
+    plain = picture.convert({"1": "L", "P": "RGB"}.get(mode, mode))
+    np.testing.assert_array_equal(found, np.asarray(plain).reshape(4, 6, channels))
+
+
+def test_colours_of_16_bits_are_never_cut_to_8() -> None:
+    with pytest.raises(ValueError, match="16 bits and colour type 2"):
+        png_of(claiming(4, 4, bits=16, colour=2), ANY)
 
 
 def test_another_size_and_damage_are_refused() -> None:

@@ -313,6 +313,17 @@ def test_instructions_nested_deeply_are_refused(path: Path) -> None:
     assert refusal(path).where == "instructions"
 
 
+def test_a_folder_of_many_tasks_is_known_by_its_first_episode(path: Path) -> None:
+    root = path.parent / "many"
+    for task in range(250):
+        (root / f"task_{task:03d}").mkdir(parents=True)
+    for name in ("episode10.hdf5", "episode9.hdf5"):
+        shutil.copy(path, root / "task_001" / name)
+    assert RobotwinHdf5().probe(root)
+    found = [episode.provenance.sources[0].uri for episode in RobotwinHdf5().episodes(root)]
+    assert found == ["task_001/episode9.hdf5", "task_001/episode10.hdf5"]
+
+
 def test_folders_of_others_are_not_claimed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "episode_0.hdf5", "w") as file:
         file["action"], file["observations/qpos"] = np.zeros((3, 14)), np.zeros((3, 14))

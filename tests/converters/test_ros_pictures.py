@@ -225,7 +225,8 @@ def test_a_picture_that_was_cut_off_is_refused_with_its_message(tmp_path: Path) 
 
 
 def test_a_png_that_claims_a_gigapixel_is_not_decoded(tmp_path: Path) -> None:
-    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 50_000, 50_000, 8, 2, 0, 0, 0)
+    header = struct.pack(">I4sIIBBBBB", 13, b"IHDR", 50_000, 50_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + header + bytes(9)
     messages = [{"format": "png", "data": np.frombuffer(bomb, np.uint8)}]
     episode = only(write(tmp_path / "a.mcap", "sensor_msgs/msg/CompressedImage", messages))
     (fate,) = (f for f in episode.provenance.ledger if f.field == "/cam:data")
