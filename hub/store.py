@@ -398,13 +398,30 @@ def open_segment(storage: Storage, add: Add) -> OpenSegment:
 def checked_read(storage: Storage, add: Add, path: str) -> bytes:
     """Return a file of a segment, or raise `DamageError` if it is not what was committed."""
     key = f"segments/{add.segment}/{path}"
-    told = add.files.get(path)
-    if told is None:
-        raise DamageError(key, "the commit log knows no such file")
     try:
-        raw = storage.read(key)
+        raw = storage.read(key) if path in add.files else b""
     except NotFoundError as error:
         raise DamageError(key, "is missing") from error
+    return _proved(add, path, raw)
+
+
+def checked(storage: Storage, adds: Sequence[Add], path: str) -> list[bytes]:
+    """Return a file of each of some segments, read at once; `DamageError` if one is not as committed."""
+    if len(adds) < 2 or storage.local("segments") is not None:
+        return [checked_read(storage, add, path) for add in adds]
+    sizes = [add.files[path].size if path in add.files else 0 for add in adds]
+    ranges = [(f"segments/{add.segment}/{path}", 0, size) for add, size in zip(adds, sizes, strict=True)]
+    try:
+        raws = storage.read_many(ranges)
+    except NotFoundError as error:
+        raise DamageError(storage.url, f"a file of a segment is missing: {error}") from error
+    return [_proved(add, path, raw) for add, raw in zip(adds, raws, strict=True)]
+
+
+def _proved(add: Add, path: str, raw: bytes) -> bytes:
+    key, told = f"segments/{add.segment}/{path}", add.files.get(path)
+    if told is None:
+        raise DamageError(key, "the commit log knows no such file")
     if len(raw) != told.size or sha256(raw).hexdigest() != told.sha256:
         raise DamageError(key, "is not what was committed: its checksum differs")
     return raw

@@ -64,16 +64,31 @@ class Arrangement:
 
 
 def arrange(
-    state: State, selection: Selection, previous: PublicState, court: Court, *, prune: bool
+    state: State,
+    selection: Selection,
+    previous: PublicState,
+    court: Court,
+    remote: Callable[[], Facts],
+    *,
+    licence: str,
+    prune: bool,
 ) -> Arrangement:
-    """Return where the episodes of a selection will lie, given what lies at the target."""
+    """Return where the episodes of a selection will lie, given what lies at the target.
+
+    Parameters
+    ----------
+    remote
+        Gives the facts on the target's own segments.
+    licence
+        What all of it goes out under.
+    """
     public = previous.state
-    fate = _fates(state, selection, public, court, prune=prune)
+    fate = _fates(state, selection, public, court, licence=licence, prune=prune)
     stay: set[str] = set()
     remove: list[str] = []
     torn: list[Add] = []
     for add in public.segments.values() if public else ():
-        if _stays(add, state, selection, fate):
+        if _stays(add, state, selection, fate, remote):
             stay.update(add.episodes)
         else:
             remove.append(add.segment)
@@ -92,7 +107,7 @@ def arrange(
 
 
 def _fates(
-    state: State, selection: Selection, public: State | None, court: Court, *, prune: bool
+    state: State, selection: Selection, public: State | None, court: Court, *, licence: str, prune: bool
 ) -> dict[str, str]:
     """Return what happens to each public episode: ``goes``, ``keep``, ``prune``, or a tombstone's ground."""
     fate: dict[str, str] = {}
@@ -105,14 +120,15 @@ def _fates(
             # A log may hold any text there; what becomes public is one of a few words.
             fate[episode] = ground if ground in GROUNDS else "error"
         elif episode in state.episodes and not _only_damaged(selection, episode):
-            withdrawal = state.rights[episode].get("withdrawal", {})
-            fate[episode] = withdrawal.get("ground") or NOT_FOR_GOOD
+            withdrawal = state.rights[episode].get("withdrawal")
+            wish = withdrawal.get("ground") if isinstance(withdrawal, Mapping) else None
+            fate[episode] = str(wish) if wish in GROUNDS else NOT_FOR_GOOD
         elif prune and episode not in state.episodes:
             fate[episode] = "prune"
         else:
             record = public.rights[episode] if public else {}
             if id(record) not in opens:
-                opens[id(record)] = still_open(record, court)
+                opens[id(record)] = still_open(record, court, licence)
             fate[episode] = "keep" if opens[id(record)] else NOT_FOR_GOOD
     return fate
 
@@ -122,16 +138,26 @@ def _only_damaged(selection: Selection, episode: str) -> bool:
     return [refusal.code for refusal in selection.staying.get(episode, ())] == [Stay.S01_DAMAGED]
 
 
-def _stays(add: Add, state: State, selection: Selection, fate: Mapping[str, str]) -> bool:
+def _stays(
+    add: Add,
+    state: State,
+    selection: Selection,
+    fate: Mapping[str, str],
+    remote: Callable[[], Facts],
+) -> bool:
     """Tell whether a public segment is just what it would be if it were made now."""
     fates = {fate[episode] for episode in add.episodes}
     if not fates <= {"goes", "keep"} or not fates:
         return False
-    if "keep" in fates:
+    if fates == {"keep"}:
         return True  # it holds what only the target has, and nothing in it has to leave
-    episodes = _in_rows(add)
+    episodes = [episode for episode in _in_rows(add) if fate[episode] == "goes"]
     going = [selection.going[episode] for episode in episodes]
     withheld = {_withheld(one, selection) for one in going}
+    if "keep" in fates:
+        known = remote().of(add, ()).episodes
+        same = all(known[one].header == selection.going[one].facts.header for one in episodes)
+        return same and withheld == {frozenset()}
     if len(withheld) > 1:
         return False
     if add.segment in state.segments and not any(withheld):

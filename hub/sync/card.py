@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ...schemas import LICENCES, UNKNOWN, StreamSpec, hub_id
 from .index import INDEX, Overview, Row, credit
-from .markup import Yaml, code, shown, table, yaml_block
+from .markup import Word, Yaml, code, shown, table, yaml_block
 from .tree import PublicEpisode, Published
 
 CARD = "README.md"
@@ -48,15 +48,15 @@ def licence_members(licence: str) -> dict[str, Yaml]:
     """
     word = hub_id(licence)
     if word != "other":
-        return {"license": word}
+        return {"license": Word(word)}
     row = LICENCES.get(licence)
     link = row.url if row else "LICENSES"
-    return {"license": "other", "license_name": licence.lower().replace(" ", "-"), "license_link": link}
+    return {"license": Word("other"), "license_name": licence.lower().replace(" ", "-"), "license_link": link}
 
 
-def size_category(count: int) -> str:
+def size_category(count: int) -> Word:
     """Return the Hub's word for so many rows."""
-    return _SIZE_WORDS[sum(count >= size for size in _SIZES)]
+    return Word(_SIZE_WORDS[sum(count >= size for size in _SIZES)])
 
 
 def gate_members(episodes: Iterable[PublicEpisode]) -> dict[str, Yaml]:
@@ -104,11 +104,15 @@ def _metadata(published: Published, told: Overview) -> dict[str, Yaml]:
     return {
         **licence_members(published.licence),
         "pretty_name": title_of(published),
-        "task_categories": ["robotics"],
-        "tags": ["robotics", "zarr", "teleopen"],
+        "task_categories": [Word("robotics")],
+        "tags": [Word("robotics"), Word("zarr"), Word("teleopen")],
         "size_categories": [size_category(len(told.rows))],
         "configs": [
-            {"config_name": "episodes", "data_files": [{"split": "train", "path": INDEX}], "default": True}
+            {
+                "config_name": Word("episodes"),
+                "data_files": [{"split": Word("train"), "path": Word(INDEX)}],
+                "default": True,
+            }
         ],
     }
 
@@ -136,8 +140,9 @@ def _counts(rows: tuple[Row, ...]) -> str:
     outcomes = Counter(row.outcome for row in rows)
     ends = ", ".join(f"{n:,} {o}" for o, n in sorted(outcomes.items()) if o != UNKNOWN)
     steps = sum(row.steps for row in rows)
+    length = f"{steps:,} steps, {hours:.2f} hours{f' ({ends})' if ends else ''}"
     return f"""\
-{len(rows):,} episodes of robot demonstrations, {steps:,} steps, {hours:.2f} hours{f" ({ends})" if ends else ""}.
+{len(rows):,} episodes of robot demonstrations, {length}.
 A [Zarr](https://zarr.dev) store in teleopen format 1; [{INDEX}]({INDEX}) has a row for each episode.
 """
 

@@ -276,7 +276,7 @@ class _Redocumented(SegmentFolder):
         super().__init__(folder)
         segment = open_segment(storage, part.source)
         self._documents = {
-            path: {**document, "attributes": public_attributes(document, part.names)}
+            path: {**document, "attributes": public_attributes(document, part.names, part.withheld)}
             for path, document in segment.documents.items()
             if part.wants(path)
         }
@@ -316,7 +316,8 @@ class _Chosen(CopiedSegment):
         return _public_header(header, self._part)
 
     def attributes_of(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        told: dict[str, Any] = public_attributes(document, self._part.names).get("teleopen", {})
+        public = public_attributes(document, self._part.names, self._part.withheld)
+        told: dict[str, Any] = public.get("teleopen", {})
         return told
 
 

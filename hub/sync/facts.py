@@ -18,6 +18,7 @@ from ..arrays import ArrayReader
 from ..catalog import Add
 from ..copying import told_of
 from ..gop import shown
+from ..layout import group_document
 from ..storage import Storage
 from ..store import OpenSegment, open_segment
 from .scrub import RIGHTS_OF_A_STREAM, VERSION, scrub, scrub_encodings, scrub_spec
@@ -74,7 +75,7 @@ class SegmentFacts:
 
     rows: int
     unchanged: bool
-    streams: Mapping[str, Mapping[str, Json] | None]
+    streams: Mapping[str, Json]
     episodes: Mapping[str, EpisodeFacts]
 
 
@@ -124,7 +125,7 @@ def facts_of(segment: OpenSegment, add: Add, names: tuple[str, ...]) -> SegmentF
         If a header cannot be read.
     """
     specs: dict[str, Any] = {}
-    unchanged = segment.header.get("tool", "").startswith("teleopen ")
+    unchanged = _is_known(segment, add)
     for document in segment.documents.values():
         told = told_of(document)
         if "stream" in told:
@@ -151,9 +152,40 @@ def facts_of(segment: OpenSegment, add: Add, names: tuple[str, ...]) -> SegmentF
     return SegmentFacts(
         rows=len(segment.table["id"]),
         unchanged=unchanged,
-        streams={name: spec["attributes"].get(RIGHTS_OF_A_STREAM) for name, spec in sorted(specs.items())},
+        streams={name: _stated_rights(spec["attributes"]) for name, spec in sorted(specs.items())},
         episodes=episodes,
     )
+
+
+def _is_known(segment: OpenSegment, add: Add) -> bool:
+    """Tell whether a segment has just the files that this version writes, and they say what it knows of.
+
+    What a newer version wrote besides has to stay, so such a segment is not taken as it is.
+    """
+    members: dict[str, Any] = dict(segment.documents)
+    columns = {"id", "content", "header"}
+    for clock, slots in segment.slots.items():
+        members[clock] = group_document({"teleopen": {"slots": slots}})
+        columns |= {f"{clock}.start", f"{clock}.length"}
+    documents = {f"{path}/zarr.json": member for path, member in members.items()}
+    documents["zarr.json"] = group_document({"teleopen": segment.header}, dict(sorted(members.items())))
+    others = add.files.keys() - documents.keys() - {"episodes.parquet"}
+    return (
+        segment.header.keys() == {"format", "segment", "embodiment", "episodes", "tool"}
+        and str(segment.header["tool"]).startswith("teleopen ")
+        and segment.table.keys() == columns
+        and all(path.partition("/c/")[0] in segment.documents for path in others)
+        and all(
+            path in add.files and add.files[path].sha256 == sha256(canonical(document)).hexdigest()
+            for path, document in documents.items()
+        )
+    )
+
+
+def _stated_rights(attributes: Mapping[str, Json]) -> Json:
+    """Return the rights that a stream states; null in their place is no statement that opens it."""
+    stated = attributes.get(RIGHTS_OF_A_STREAM)
+    return False if stated is None and RIGHTS_OF_A_STREAM in attributes else stated
 
 
 def _has_foreign_pictures(segment: OpenSegment, row: int) -> bool:
@@ -185,16 +217,18 @@ def _outside(array: ArrayReader, start: int, length: int) -> bool:
     return False
 
 
-def public_attributes(document: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def public_attributes(
+    document: Mapping[str, Any], names: tuple[str, ...], withheld: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """Return the attributes of an array as they may leave."""
     told = told_of(document)
     if not told:
         return {}
     public: dict[str, Any] = {}
     if "stream" in told:
-        public["stream"] = scrub_spec(told["stream"], names)
+        public["stream"] = scrub_spec(told["stream"], names, withheld)
     if "encodings" in told:
-        public["encodings"] = scrub_encodings(told["encodings"], names)
+        public["encodings"] = scrub_encodings(told["encodings"], names, withheld)
     if "unit" in told:
         public["unit"] = ["ns"]
     return {"teleopen": public}

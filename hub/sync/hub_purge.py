@@ -14,11 +14,13 @@ from typing import Any
 
 from ...schemas import NotFoundError, StoreError, strict_json
 from .hub_client import call
-from .hub_files import REPO_TYPE, Entry, Reader
+from .hub_files import ATTRIBUTES, REPO_TYPE, Entry, Reader
 from .manifest import told_records
 from .target import Progress, Purged
-from .tree import MANIFEST, PublicState, Tombstone
+from .tree import MANIFEST, PublicState, Tombstone, is_data
 
+_OWN = frozenset({ATTRIBUTES, "README.md"})
+"""What a repository holds before anything was published to it."""
 _BEYOND = (
     "clones, downloads and caches of others, and models trained on them, keep what they have",
     "copies of this repository under other names keep it until their owners delete it",
@@ -150,6 +152,31 @@ class _History:
         except (NotFoundError, ValueError):
             return True  # what cannot be read may hold anything
         return not isinstance(manifest, dict) or bool(self._gone.intersection(told_records(manifest)))
+
+
+def unpublished(api: Any, reader: Reader, base: str) -> str | None:
+    """Return what any commit of a repository holds besides what is public at ``base``; None if there is none.
+
+    Data must be that of ``base``. Documents may be older, if they tell of no other episode.
+    """
+    live = reader.entries(base)
+    episodes = _episodes(reader, base, live)
+    for ref in _History(api, reader, set()).refs():
+        for commit, entries in ref.commits.items():
+            odd = [path for path, entry in entries.items() if is_data(path) and live.get(path) != entry]
+            if MANIFEST not in entries:
+                odd += [path for path in entries if not is_data(path) and path not in _OWN]
+            elif not _episodes(reader, commit, entries) <= episodes:
+                odd.append(MANIFEST)
+            if odd:
+                return f"commit {commit} of {ref.kind} {ref.name} holds {min(odd)!r}"
+    return None
+
+
+def _episodes(reader: Reader, commit: str, entries: Mapping[str, Entry]) -> set[str]:
+    files = reader.files(commit, {MANIFEST: entries[MANIFEST]})
+    told = strict_json(reader.snapshot(commit, entries, files).read(MANIFEST))
+    return set(told_records(told))
 
 
 def _objects(refs: Iterable[_Ref]) -> set[str]:

@@ -244,6 +244,10 @@ class HubTarget:
         if len(blobs) > COMMIT_FILES:
             self._commit_ahead(blobs)
 
+    def unstage(self, paths: Sequence[str]) -> None:
+        """Forget them: what no commit names cannot be read, and what went ahead the switch removes."""
+        self._operations = {key: one for key, one in self._operations.items() if key[0] not in paths}
+
     def _bring(self, blobs: Sequence[Blob], progress: Progress) -> None:
         waiting = iter([b for b in blobs if (b.path, b.sha256) not in self._operations])
         while batch := list(islice(waiting, _BATCH)):
@@ -398,6 +402,7 @@ class HubTarget:
         names = self._names()
         self._check_settings(info, names)
         if bool(info.private) != self._private:
+            self._check_history(base)
             call(
                 self.url,
                 self._api.update_repo_settings,
@@ -411,6 +416,15 @@ class HubTarget:
         if base not in names.values():
             done.append(f"named {self._name(base, version, names)}")
         return tuple(done)
+
+    def _check_history(self, base: str) -> None:
+        """Refuse to open a repository of which an older commit, on any ref, holds more than is public now."""
+        from .hub_purge import unpublished
+
+        found = unpublished(self._api, self._reader, base)
+        if found is not None:
+            why = f"is private, and {found}, which everyone could read if it were made public"
+            raise StoreError(self.url, f"{why}. Nobody has seen it yet: delete it, and publish again")
 
     def _names(self) -> dict[str, str]:
         """Return the commit of each tag that publishing made."""

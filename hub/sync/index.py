@@ -195,7 +195,8 @@ def _write(path: Path, found: Mapping[str, bytes | None]) -> None:
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
-    kinds = pa.schema([("id", pa.string()), ("jpeg", pa.binary())])
+    fields: list[Any] = [pa.field("id", pa.string()), pa.field("jpeg", pa.binary())]
+    kinds = pa.schema(fields)
     pq.write_table(pa.table({"id": list(found), "jpeg": list(found.values())}, kinds), sink)
     aside = path.with_name(f"{path.name}.{os.getpid()}")
     disk.unlink(aside)

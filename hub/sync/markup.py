@@ -8,6 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 Yaml = str | bool | int | Sequence["Yaml"] | Mapping[str, "Yaml"]
 
+
+class Word(str):
+    """A word of ours or of the Hub's, such as ``n<1K``, that YAML takes as it is."""
+
+    __slots__ = ()
+
+
 MOST = 500
 """Characters of one text on a card; the whole of it is in the index."""
 
@@ -27,7 +34,7 @@ _MARKS = re.compile(
 
 
 def yaml_block(members: Mapping[str, Yaml], indent: int = 0) -> str:
-    """Return YAML lines of a mapping; every text is double-quoted (YAML 1.2.2, section 7.3.1)."""
+    """Return YAML lines of a mapping; texts but for a `Word` are double-quoted (YAML 1.2.2, 7.3.1)."""
     pad = " " * indent
     lines = []
     for key, value in members.items():
@@ -54,12 +61,15 @@ def _scalar(value: Yaml) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, str):
-        return quoted(value)
+        return value if isinstance(value, Word) else quoted(value)
     return "{}" if isinstance(value, Mapping) else "[]"
 
 
 def quoted(text: str) -> str:
-    """Return a double-quoted scalar of YAML that reads as this text; lone surrogates become U+FFFD."""
+    """Return a double-quoted scalar of YAML that reads as this text, and is no tag to HTML that it gets into.
+
+    Lone surrogates become U+FFFD.
+    """
     return '"' + "".join(map(_escaped, text)) + '"'
 
 
@@ -69,7 +79,7 @@ def _escaped(char: str) -> str:
     code = ord(char)
     if 0xD800 <= code <= 0xDFFF:
         return "\\uFFFD"
-    if char == " " or (char.isprintable() and unicodedata.category(char) not in _INVISIBLE):
+    if char == " " or (char not in "<>" and char.isprintable() and _is_visible(char)):
         return char
     return f"\\x{code:02X}" if code < 0x100 else f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
 

@@ -45,6 +45,7 @@ from ...schemas import (
     StoreError,
     to_document,
 )
+from ..compact import GRACE_S
 from ..log import read_or_none, sealed, unsealed
 from ..remote import RemoteStorage
 from ..storage import STAGING, Storage, open_storage
@@ -254,6 +255,15 @@ class MirrorTarget:
 
         each(bring, blobs)
 
+    def unstage(self, paths: Sequence[str]) -> None:
+        storage = self._open()
+        found = self.generation(storage)
+        listed = found.generation.files if found else {}
+        # Whoever else is bringing the same looks after its switch whether all is there.
+        gone = [path for path in paths if path in self._staged and path not in listed]
+        self._staged.difference_update(gone)
+        _again(lambda: storage.delete(gone))
+
     def _put(self, storage: Storage, key: str, blob: Blob) -> None:
         local = blob.local()
         if blob.data is not None:
@@ -325,18 +335,40 @@ class MirrorTarget:
         hint = self._hint(storage)
         if found is None or hint >= found.generation.number:
             return ()
-        files = found.generation.files
+        while True:
+            try:
+                self._copy(storage, hint, found)
+            except NotFoundError:
+                if self._is_newest(storage, found):
+                    raise
+            if self._is_newest(storage, found):
+                break
+            # Another publisher was faster, and this one may have put older copies over its.
+            hint, found = found.generation.number, self._newest(storage)
+        head = sealed({"number": found.generation.number})
+        _again(lambda: storage.replace(HEAD, head))
+        return (f"copies brought to generation {found.generation.number}",)
+
+    def _newest(self, storage: Storage) -> Found:
+        found = self.generation(storage)
+        if found is None:
+            raise DamageError(self.url, "had generations a moment ago, and has none any more")
+        return found
+
+    def _is_newest(self, storage: Storage, found: Found) -> bool:
+        return self._newest(storage).base == found.base
+
+    def _copy(self, storage: Storage, hint: int, found: Found) -> None:
+        """Bring the copies from one generation to a newer one, and delete what only older ones list."""
         before = read_list(storage, hint) if hint else None
         old = before.generation.files if before else {}
-        plain = {path: file for path, file in files.items() if not is_data(path)}
+        plain = {path: file for path, file in found.generation.files.items() if not is_data(path)}
         changed = [path for path, file in plain.items() if old.get(path) != file]
         for path in sorted(changed, key=_order):
             data = storage.read(file_key(path, plain[path].sha256))
             _again(partial(storage.replace, path, data))
-        self._delete_unlisted(storage, hint, found)
-        head = sealed({"number": found.generation.number})
-        _again(lambda: storage.replace(HEAD, head))
-        return (f"copies brought to generation {found.generation.number}",)
+        if self._is_newest(storage, found):
+            self._delete_unlisted(storage, hint, found)
 
     def _delete_unlisted(self, storage: Storage, hint: int, found: Found) -> None:
         """Delete what older lists named and the newest does not; documents stay for one generation more."""
@@ -367,8 +399,9 @@ class MirrorTarget:
         gone = set().union(*(keys_of(one.generation.files) for one in older)) - listed
         gone |= {list_key(one.generation.number) for one in older}
         if storage.can_list:
-            # Documents of states that died on the way, too; data of others who are publishing is left alone.
+            # What died on the way, too; data that is young may be that of others who are publishing.
             gone |= {key for key in storage.keys(OBJECTS) if key not in listed}
+            gone |= _left_behind(storage, listed)
         self._revoke(storage, tombstones, former)
         _again(lambda: storage.delete(sorted(gone)))
         for key in sorted(gone):
@@ -397,6 +430,15 @@ def revocations(storage: Storage) -> dict[str, Any]:
     if raw is None:
         return empty
     return {**empty, **unsealed(raw, f"{storage.url}/{REVOCATIONS}")}
+
+
+def _left_behind(storage: Storage, listed: set[str]) -> set[str]:
+    """Return data that no list names, of segments that nobody has written to for a day."""
+    segments: dict[str, list[str]] = {}
+    for key in storage.keys("segments"):
+        if is_data(key) and key not in listed:
+            segments.setdefault(key.split("/")[1], []).append(key)
+    return {key for keys in segments.values() if storage.age_s(keys) >= GRACE_S for key in keys}
 
 
 def _order(path: str) -> tuple[int, str]:

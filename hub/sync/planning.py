@@ -19,6 +19,7 @@ from ...schemas import (
     OPEN_V1,
     Array,
     ConflictError,
+    Json,
     Policy,
     Rights,
     RightsError,
@@ -28,7 +29,8 @@ from ...schemas import (
 )
 from .. import disk
 from ..catalog import Add, SetRights, State
-from ..log import File, entry_key, unsealed, utc
+from ..checkpoint import checkpoint_key
+from ..log import HEAD, File, entry_key, unsealed, utc
 from ..storage import Storage
 from ..store import Store, open_segment
 from ..version import TOOL
@@ -44,7 +46,8 @@ from .plan import (
     limit_problems,
     plan_digest,
 )
-from .public_log import AUTHOR, Entry, Wanted, dataset_id, next_entry
+from .public_log import AUTHOR, ROOT, SEGMENTS, Entry, Wanted, dataset_id, next_entry
+from .public_rights import without_streams
 from .scrub import scrub
 from .select import TIER, Court, Selection, Stay, only, select, the_one_class
 from .tree import (
@@ -58,6 +61,7 @@ from .tree import (
     Published,
     Tombstone,
     is_data,
+    public_place,
 )
 
 GIT_ATTRIBUTES = b"".join(
@@ -257,7 +261,15 @@ class _Planning:
             raise RightsError(f"the target holds what is under {there}; {licence} needs a target of its own")
         selection = only(selection, licence)
         while True:
-            arrangement = arrange(self.state, selection, self.previous, court, prune=self.settings.prune)
+            arrangement = arrange(
+                self.state,
+                selection,
+                self.previous,
+                court,
+                self._remote_facts,
+                licence=licence,
+                prune=self.settings.prune,
+            )
             cuts, damaged = self._cut(arrangement)
             if not damaged:
                 return self._plan(licence, selection, arrangement, cuts)
@@ -289,7 +301,7 @@ class _Planning:
 
     def _plan(self, licence: str, selection: Selection, arranged: Arrangement, cuts: list[Cut]) -> Plan:
         public = self.previous.state
-        rights = {e: selection.going[e].verdict.public for e in arranged.going}
+        rights = _public_rights(selection, arranged.going)
         if public is not None:
             rights |= {e: public.rights[e] for e in public.episodes if e in arranged.keeping}
         elif not rights:
@@ -330,7 +342,7 @@ class _Planning:
                 rights=rights,
             )
         return Published(
-            target=self.target,
+            target=public_place(self.target),
             dataset=self.dataset,
             version=entry.state.version,
             licence=licence,
@@ -411,10 +423,9 @@ class _Planning:
 
     def _lying(self, entry: Entry, cuts: list[Cut]) -> dict[str, Blob]:
         """Return the files of the log and of all segments."""
-        held = {p: f for p, f in self.previous.files.items() if p.startswith("catalog/") or "zarr.json" in p}
-        files = {
-            p: _held(p, f) for p, f in held.items() if not p.startswith("segments/") or p.count("/") == 1
-        }
+        was = self.previous.state.version if self.previous.state else 0
+        log = {ROOT, SEGMENTS, HEAD, *(key(n + 1) for n in range(was) for key in (entry_key, checkpoint_key))}
+        files = {path: _held(path, file) for path, file in self.previous.files.items() if path in log}
         new = {cut.add.segment: cut for cut in cuts}
         for add in entry.state.segments.values():
             if add.segment in new:
@@ -493,6 +504,20 @@ def _without(selection: Selection, damaged: Mapping[str, Refusal]) -> Selection:
     going = {episode: one for episode, one in selection.going.items() if episode not in damaged}
     staying = {**selection.staying, **{episode: (refusal,) for episode, refusal in damaged.items()}}
     return replace(selection, going=going, staying=staying)
+
+
+def _public_rights(selection: Selection, going: list[str]) -> dict[str, Mapping[str, Json]]:
+    """Return what is told of each episode's rights; those of one record and the same streams share it."""
+    told: dict[tuple[int, frozenset[str]], Mapping[str, Json]] = {}
+    found = {}
+    for episode in going:
+        one = selection.going[episode]
+        withheld = frozenset(selection.segments[one.segment].streams) - one.streams
+        key = (id(one.verdict.public), withheld)
+        if key not in told:
+            told[key] = without_streams(one.verdict.public, withheld)
+        found[episode] = told[key]
+    return found
 
 
 def _held(path: str, file: File) -> Blob:

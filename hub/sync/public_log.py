@@ -6,12 +6,13 @@ private store nor what stays there. A place that nothing changes at gets no entr
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
 
-from ...schemas import DamageError, Json, StoreError, canonical, strict_json
+from ...schemas import DamageError, Json, SchemaError, StoreError, canonical, from_document, strict_json
 from ..catalog import CHECKPOINT_EVERY, Add, Catalog, Create, Operation, Replace, SetRights, State, Withdraw
 from ..checkpoint import checkpoint_key, encode_checkpoint
 from ..layout import group_document
@@ -21,6 +22,7 @@ from ..log import (
     CheckpointNote,
     File,
     Head,
+    Time,
     entry_key,
     head_bytes,
     new_entry,
@@ -30,12 +32,12 @@ from ..log import (
     read_or_none,
 )
 from ..state import replay
-from ..storage import Storage
-from .tree import MANIFEST, Blob, PublicState
+from ..storage import Storage, safe_key
+from .tree import MANIFEST, Blob, PublicState, Tombstone
 
 AUTHOR = "publisher"
 """Whom public entries name unless told otherwise: the publisher's login name is nobody's business."""
-_ROOT, _SEGMENTS = "zarr.json", "segments/zarr.json"
+ROOT, SEGMENTS = "zarr.json", "segments/zarr.json"
 
 
 def dataset_id(target: str) -> str:
@@ -64,7 +66,7 @@ def read_public(storage: Storage, base: str | None, files: Mapping[str, File] | 
         If its log or its manifest is not what was written.
     """
     raw = read_or_none(storage, MANIFEST)
-    manifest = _manifest(raw, f"{storage.url}/{MANIFEST}") if raw is not None else {}
+    manifest = parse_manifest(raw, f"{storage.url}/{MANIFEST}") if raw is not None else {}
     head = read_head(storage)
     state = None if head is None else Catalog(storage).load()
     if files is None:
@@ -81,18 +83,51 @@ def read_public(storage: Storage, base: str | None, files: Mapping[str, File] | 
     )
 
 
-def _manifest(raw: bytes, place: str) -> Mapping[str, Json]:
+def parse_manifest(raw: bytes, place: str) -> dict[str, Json]:
+    """Return the document of a manifest that a stranger may have written.
+
+    Raises
+    ------
+    DamageError
+        If it is none.
+    """
     try:
-        document = strict_json(raw)
+        document: dict[str, Json] = strict_json(raw)
         told_files(document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        from_document(_Told, {name: document[name] for name in _TOLD if name in document})
+        if not all(type(one[name]) is str for one in document.get("episodes", ()) for name in _EPISODE):
+            raise ValueError("an episode is told of in what is no text")
+    except (ValueError, KeyError, TypeError, AttributeError, SchemaError, StoreError) as error:
         raise DamageError(place, f"is no manifest: {error!r}") from error
-    return document  # type: ignore[no-any-return]  # its files were read, so it is an object
+    return document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What of a manifest is acted on, but for files and episodes, of which there are many."""
+
+    time: Time | None = None
+    licence: str = ""
+    policy: Mapping[str, str] = field(default_factory=dict)
+    records: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+    tombstones: tuple[Tombstone, ...] = ()
+
+
+_TOLD = tuple(one.name for one in fields(_Told))
+_EPISODE = ("id", "segment", "content", "licence", "rights")
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def told_files(manifest: Mapping[str, Json]) -> dict[str, File]:
     """Return the files that a manifest tells of; it does not tell of itself."""
-    return {one["path"]: File(size=one["size"], sha256=one["sha256"]) for one in manifest.get("files", ())}
+    return {safe_key(one["path"]): _file(one) for one in manifest.get("files", ())}
+
+
+def _file(told: Mapping[str, Json]) -> File:
+    size, digest = told["size"], told["sha256"]
+    if type(size) is not int or size < 0 or not _HASH.fullmatch(digest):
+        raise ValueError(f"{told['path']} has no size or no SHA-256")
+    return File(size=size, sha256=digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +204,7 @@ def _roots(dataset: str) -> dict[str, Blob]:
     told = {"teleopen": {"format": FORMAT, "dataset": dataset}}
     return {
         path: Blob.of(path, canonical(group_document(attributes)))
-        for path, attributes in ((_ROOT, told), (_SEGMENTS, {}))
+        for path, attributes in ((ROOT, told), (SEGMENTS, {}))
     }
 
 

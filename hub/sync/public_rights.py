@@ -50,6 +50,20 @@ def public_rights(rights: Rights) -> Document:
     return Rights.from_document(public).to_document()
 
 
+def without_streams(public: Mapping[str, Json], withheld: frozenset[str]) -> Mapping[str, Json]:
+    """Return a public record that neither names streams that stay nor tells what was done to them alone."""
+    steps = public.get("deid", {}).get("steps", ())
+    if not any(withheld.intersection(step.get("streams", ())) for step in steps):
+        return public
+    told = []
+    for step in steps:
+        streams = [name for name in step.get("streams", ()) if name not in withheld]
+        if streams or not step.get("streams"):
+            told.append({**step, "streams": streams} if streams else step)
+    deid = {**public["deid"], "steps": told}
+    return Rights.from_document({**public, "deid": deid}).to_document()
+
+
 class _Public:
     """One record's pass."""
 

@@ -151,6 +151,9 @@ def _round(plan: Plan, target: Target, replan: Replan, log: AuditLog, progress: 
             target.stage([plan.files().files[path] for path in waiting], progress)
             brought.update(waiting)
         plan = replan(state)
+        if unwanted := brought.difference(plan.data):
+            target.unstage(sorted(unwanted))
+            brought -= unwanted
         if brought.issuperset(plan.data):
             _check(plan)
             return _switch(plan, target, log, progress, state) if plan.changed else None

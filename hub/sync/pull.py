@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from ...schemas import ConflictError, DamageError, NotFoundError, StoreError, strict_json
+from ...schemas import ConflictError, DamageError, Json, NotFoundError, StoreError
 from .. import disk
-from ..log import CATALOG, HEAD, File
-from ..storage import LocalStorage, Storage
-from .manifest import told_records, told_tombstones
-from .public_log import told_files
+from ..log import CATALOG, HEAD, File, read_or_none
+from ..storage import STAGING, LocalStorage, Storage
+from .manifest import FORMAT, told_records, told_tombstones
+from .public_log import parse_manifest, told_files
 from .target import Progress, Target, silent
 from .tree import MANIFEST, PublicState, Tombstone
 
@@ -119,26 +119,32 @@ def _pull(
     )
 
 
-def _manifest(home: Storage) -> dict[str, object]:
-    with suppress(NotFoundError):
-        try:
-            document = strict_json(home.read(MANIFEST))
-            told_files(document)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamageError(f"{home.url}/{MANIFEST}", f"is no manifest: {error!r}") from error
-        return dict(document)
-    return {}
+def _manifest(home: Storage) -> dict[str, Json]:
+    raw = read_or_none(home, MANIFEST)
+    if raw is None:
+        return {}
+    place = f"{home.url}/{MANIFEST}"
+    document = parse_manifest(raw, place)
+    if document.get("manifest") != FORMAT:
+        raise ConflictError(place, "is not from there; pull into a folder of its own")
+    return document
 
 
-def _check_own(home: Storage, before: Mapping[str, object], files: Mapping[str, File]) -> None:
-    """Refuse a folder in which somebody wrote: a pull would mix two stores."""
+def _check_own(home: Storage, before: Mapping[str, Json], files: Mapping[str, File]) -> None:
+    """Refuse a folder in which somebody wrote: a pull would mix two stores, or write over their files."""
+    told = told_files(before)
+    # A first pull that was cut short has no manifest yet, and may have brought older files.
+    if before or not Path(home.url, STAGING).is_dir():
+        for key in _documents(files):
+            if key not in told and home.exists(key) and not _is_whole(home, key, files[key]):
+                raise ConflictError(f"{home.url}/{key}", "is not from there; pull into a folder of its own")
     for key in home.keys(CATALOG):
-        if key in files and key != HEAD and key not in told_files(before):
-            with suppress(NotFoundError):
-                if sha256(home.read(key)).hexdigest() == files[key].sha256:
-                    continue
+        if key in files and key != HEAD and key not in told and _is_whole(home, key, files[key]):
+            continue
         if key not in files and not key.startswith(f"{CATALOG}/checkpoint-"):
             raise ConflictError(f"{home.url}/{key}", "is not from there; pull into a folder of its own")
+        if key in files and key != HEAD and key not in told:
+            raise ConflictError(f"{home.url}/{key}", "is of another store; pull into a folder of its own")
         if key in files and key != HEAD and home.size(key) != files[key].size:
             raise ConflictError(f"{home.url}/{key}", "is of another store; pull into a folder of its own")
     if not before and home.exists("zarr.json") and not home.exists(HEAD) and "zarr.json" not in files:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from unicodedata import normalize
 
 _PUBLIC_HOSTS = (
     "arxiv.org|creativecommons.org|dataverse.harvard.edu|doi.org|figshare.com|github.com|gitlab.com"
@@ -108,7 +109,7 @@ _WORDS = {"rooted": "path", "email": "e-mail", "url": "link", "blob": "secret"}
 _UNDER_ROOT = re.compile(rf"/(?:{_ROOTS})(?:/|\Z)", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-f]{2}){16,}|(?:[0-9A-F]{2}){16,}")
 _PASSES = 5
-_GONE = "[removed]"
+GONE = "[removed]"
 
 Keep = frozenset[str]
 
@@ -180,7 +181,7 @@ def _redacted(text: str, names: tuple[str, ...], inner: Keep, within: bool) -> s
         before, found = found, _once(found, names, inner, within=within)
         if before == found:
             return found
-    return _GONE
+    return GONE
 
 
 def _once(text: str, names: tuple[str, ...], inner: Keep, *, within: bool) -> str:
@@ -201,7 +202,9 @@ def _once(text: str, names: tuple[str, ...], inner: Keep, *, within: bool) -> st
 
 @lru_cache(maxsize=64)
 def _names_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = sorted(names, key=len, reverse=True)
+    # File systems and people write one letter as one character or as two (Unicode, annex 15).
+    forms = {normalize(form, name) for name in names for form in ("NFC", "NFD")}.union(names)
+    longest_first = sorted(forms, key=lambda name: (-len(name), name))
     return re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
 
 

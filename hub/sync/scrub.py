@@ -28,9 +28,9 @@ from ...schemas import (
     from_document,
 )
 from ...schemas.validate import contradictions
-from .redact import Redactor
+from .redact import GONE, Redactor
 
-VERSION = 1
+VERSION = 2
 """Raised with every change to what comes out, since results are kept between runs."""
 
 ATTRIBUTES = frozenset(
@@ -127,15 +127,17 @@ def scrub(header: Mapping[str, Json], names: Iterable[str] = (), withheld: Itera
     return Scrubbed(document=document, problems=(*work.problems, *map(str, problems)))
 
 
-def scrub_spec(spec: Mapping[str, Json], names: Iterable[str] = (), inner: Iterable[str] = ()) -> Document:
+def scrub_spec(spec: Mapping[str, Json], names: Iterable[str] = (), withheld: Iterable[str] = ()) -> Document:
     """Return the public form of a stream's header, as the attributes of its array tell it."""
-    document: Document = _record(STREAM_SPEC)(_Scrub(Redactor(tuple(names), frozenset(inner))), spec)
+    document: Document = _record(STREAM_SPEC)(_Scrub(Redactor(tuple(names)), frozenset(withheld)), spec)
     return document
 
 
-def scrub_encodings(notes: Iterable[Mapping[str, Json]], names: Iterable[str] = ()) -> list[Document]:
+def scrub_encodings(
+    notes: Iterable[Mapping[str, Json]], names: Iterable[str] = (), withheld: Iterable[str] = ()
+) -> list[Document]:
     """Return the public form of the notes on how a camera was encoded."""
-    work = _Scrub(Redactor(tuple(names)))
+    work = _Scrub(Redactor(tuple(names)), frozenset(withheld))
     return [_chosen(ENCODING)(work, note) for note in notes]
 
 
@@ -152,11 +154,11 @@ def _text(work: _Scrub, value: str) -> str:
 
 
 def _word(work: _Scrub, value: str | None) -> str | None:
-    return None if value is None else work.redactor.text(value) or UNKNOWN
+    return None if value is None else _text(work, value) or UNKNOWN
 
 
 def _place(work: _Scrub, value: str) -> str:
-    return work.redactor.place(value)
+    return GONE if work.speaks_of_withheld(value) else work.redactor.place(value)
 
 
 def _texts(work: _Scrub, values: Iterable[str]) -> list[str]:
@@ -166,7 +168,9 @@ def _texts(work: _Scrub, values: Iterable[str]) -> list[str]:
 def _axes(work: _Scrub, values: Iterable[str]) -> list[str]:
     """Keep all names or none: with one of them changed, two might be the same."""
     axes = list(values)
-    return axes if all(map(work.redactor.is_clean, axes)) else []
+    return (
+        axes if not any(map(work.speaks_of_withheld, axes)) and all(map(work.redactor.is_clean, axes)) else []
+    )
 
 
 def _unit(work: _Scrub, values: Iterable[str]) -> list[str]:
@@ -180,7 +184,7 @@ def _revision(work: _Scrub, value: str | None) -> str | None:
 
 
 def _uri(work: _Scrub, value: str) -> str:
-    return work.redactor.file_name(value)
+    return "file" if work.speaks_of_withheld(value) else work.redactor.file_name(value)
 
 
 def _gone(substitute: Callable[[], Any]) -> Rule:
@@ -242,6 +246,8 @@ def _ledger(work: _Scrub, fates: Iterable[Document]) -> list[Document]:
         if went and not reached:
             continue
         told = _record(FIELD_FATE)(work, fate)
+        if reached != list(went):
+            told["field"] = GONE  # it may name a stream that stays, as the source does
         told["to"] = [t for t in reached if not t.startswith(_PRIVATE_TARGETS) and work.redactor.is_clean(t)]
         if went and not told["to"]:
             told |= {"fate": "dropped", "how": "is not published", "lossless": None, "error": None}

@@ -319,7 +319,7 @@ def _open_streams(known: SegmentFacts, verdict: Verdict, court: Court) -> frozen
     )
 
 
-def _opens(stated: Mapping[str, Json], verdict: Verdict, court: Court) -> bool:
+def _opens(stated: Json, verdict: Verdict, court: Court) -> bool:
     try:
         record = tighten(verdict.rights, stated)
     except SchemaError:
@@ -413,15 +413,17 @@ def the_one_class(selection: Selection, previous: PublicState) -> str:
     return there or next(iter(classes), "")
 
 
-def still_open(document: Mapping[str, Json], court: Court) -> bool:
-    """Tell whether a public record is open by itself, for an episode that only the target has.
+def still_open(document: Mapping[str, Json], court: Court, licence: str) -> bool:
+    """Tell whether a public record opens an episode that only the target has, under the licence of the whole.
 
     Its signature was of the private record; the header tells what it was made from; its parents are known
     to whoever published it.
     """
     record = _record(document)
     policy = replace(court.policy, signature=False)
-    return record is not None and not reasons(_pinned(record), now=court.now, policy=policy)
+    if record is None or published_as(record, court.policy) != licence:
+        return False
+    return not reasons(_pinned(record), now=court.now, policy=policy)
 
 
 def _pinned(record: Rights) -> Rights:

@@ -96,6 +96,9 @@ class Target(Protocol):
             If bytes are not those that were planned. They were not sent.
         """
 
+    def unstage(self, paths: Sequence[str]) -> None:
+        """Take back data that was staged here and is not to go after all."""
+
     def switch(self, plan: Plan) -> str:
         """Make the plan's tree what readers see, in one step, and return the new revision.
 

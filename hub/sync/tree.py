@@ -211,6 +211,15 @@ def is_data(path: str) -> bool:
     return path.startswith("segments/") and path.count("/") > 1
 
 
+def public_place(target: str) -> str:
+    """Return how documents may call a target: a URL without who logs in; a local folder only by its name."""
+    scheme, divider, rest = target.partition("://")
+    if not divider or scheme in {"file", "local"}:
+        return Path(os.path.realpath(rest if divider else target)).name
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2] if scheme != 'hf' else host}{slash}{path}"
+
+
 def tree_digest(files: Mapping[str, File]) -> str:
     """Return the digest of a tree: SHA-256 of the canonical JSON ``[[path, sha256, size], ...]``, sorted."""
     told = [[path, file.sha256, file.size] for path, file in sorted(files.items())]

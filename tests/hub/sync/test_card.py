@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from teleopen.hub.store import Store
@@ -23,11 +23,12 @@ from teleopen.hub.sync.card import CARD, card, gate_members, licence_members, si
 from teleopen.hub.sync.croissant import CROISSANT, croissant
 from teleopen.hub.sync.describe import describer
 from teleopen.hub.sync.index import INDEX, THUMBNAIL, Overview, Row, thumbnail
-from teleopen.hub.sync.markup import code, quoted, shown, table, yaml_block
+from teleopen.hub.sync.markup import Yaml, code, quoted, shown, table, yaml_block
 from teleopen.hub.sync.tree import MANIFEST, PublicEpisode, Published
-from teleopen.schemas import LICENCES, StreamSpec, hub_id
+from teleopen.schemas import LICENCES, Array, StreamSpec, hub_id
 
 from tests.hub.sync.publishing import NOW, OPEN, Place, planned, small, store_of
+from tests.hub.sync.world import MARKER, make_world
 
 HOSTILE = st.text(
     st.one_of(
@@ -107,6 +108,14 @@ def test_the_documents_tell_of_what_is_published_only(store: Store, place: Place
     assert "| do task 0 | 1 |" in body
 
 
+def test_no_mark_of_what_stays_is_in_any_file(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    tree = planned(world.store, describe=describer()).files()
+    assert set(tree.files) >= {CARD, INDEX, CROISSANT}
+    for path, blob in tree.files.items():
+        assert MARKER.encode() not in path.encode() + blob.read(), path
+
+
 def test_a_row_tells_what_a_reader_of_the_store_finds(store: Store, place: Place) -> None:
     place.take(planned(store, describe=describer()))
     public = place.store()
@@ -167,7 +176,12 @@ def test_only_new_segments_are_decoded(store: Store, place: Place, monkeypatch: 
     store.write([small(7)])
     store.set_rights(OPEN, ["3"])
     made = []
-    monkeypatch.setattr(index_module, "thumbnail", lambda frame: made.append(frame.shape) or thumbnail(frame))
+
+    def counted(frame: Array) -> bytes:
+        made.append(frame.shape)
+        return thumbnail(frame)
+
+    monkeypatch.setattr(index_module, "thumbnail", counted)
     place.take(planned(store, place.state(), day=1, describe=describer()))
     after = {row["id"]: row for row in rows_of(files(place)[INDEX])}
     assert len(made) == 1
@@ -277,7 +291,8 @@ def test_the_text_of_a_gate_is_on_the_card_of_a_gated_target_only(store: Store) 
 
 @given(HOSTILE, HOSTILE)
 def test_yaml_reads_back_as_the_very_text(key: str, text: str) -> None:
-    told = {"name": text, "list": [text, "x"], "inner": [{"a": text, key or "k": True}], "none": []}
+    inner: list[Yaml] = [{"a": text, key or "k": True}]
+    told: dict[str, Yaml] = {"name": text, "list": [text, "x"], "inner": inner, "none": []}
     block = yaml_block(told)
     assert all(line.isprintable() for line in block.split("\n"))
     assert yaml.safe_load(block) == _without_surrogates(told)
@@ -356,6 +371,7 @@ def published(text: str) -> tuple[Published, Overview]:
     ), Overview((row,), {"action": spec})
 
 
+@settings(max_examples=50)
 @given(HOSTILE.filter(lambda text: not re.search("[\ud800-\udfff]", text)))
 def test_a_card_says_what_strangers_say_and_does_not_do_it(text: str) -> None:
     about, told = published(text)
@@ -398,6 +414,7 @@ def test_croissant_tells_licence_people_and_files(store: Store, place: Place) ->
     assert names == pq.read_schema(io.BytesIO(files(place)[INDEX])).names
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what it is made with
 def test_mlcroissant_reads_the_rows(store: Store, place: Place) -> None:
     mlc = pytest.importorskip(
         "mlcroissant", reason="mlcroissant is not installed; it validates croissant.json"
