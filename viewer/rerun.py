@@ -10,11 +10,13 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from ..schemas import MissingExtraError, StoreError
 
 VERSION = "0.41"
+_FAREWELL = 3.0  # seconds that viewers have to leave a catalogue that ends
 _ADVICE = "pip install 'teleopen[viewer]'"
 
 try:
@@ -115,8 +117,13 @@ def catalogue(port: int = 0) -> Iterator[Any]:
         raise MissingExtraError(
             f"the catalogue cannot listen on port {port} of this machine: {error}"
         ) from error
-    with server:
+    try:
         yield server
+    finally:
+        # It waits for its viewers to go, which they may not: the process is not kept for that.
+        ending = Thread(target=server.shutdown, daemon=True)
+        ending.start()
+        ending.join(_FAREWELL)
 
 
 def tables() -> Any:
