@@ -4,8 +4,10 @@ They lie in a module of their own, since the confined process imports them by it
 """
 
 import ctypes
+import fcntl
 import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -25,6 +27,7 @@ from teleopen.converters.base import source_file
 from teleopen.schemas import Episode, Rights, Stream, StreamSpec
 
 ROWS = 4
+_MAP_GROWSDOWN = 0x100
 
 
 def _values(start: int, stop: int) -> Iterator[Any]:
@@ -175,6 +178,10 @@ ESCAPES: dict[str, Callable[[Path], Any]] = {
     "read a file of the system": lambda _: Path("/etc/passwd").read_bytes()[:10],
     "list the home": lambda _: list(Path("/root").iterdir()) or list(Path("/home").iterdir()),
     "read a neighbour": lambda path: path.with_name("secret").read_bytes(),
+    "read a neighbour of a longer name": lambda path: path.with_name(f"{path.name}10").read_bytes(),
+    "read in a folder beside it": lambda path: (
+        path.with_name(f"{path.name}.d").joinpath("secret").read_bytes()
+    ),
     "read through a link": lambda path: path.with_name("link").read_bytes(),
     "read through a link beside it": lambda path: path.with_name(f"{path.name}.json").read_bytes(),
     "read the parent's environment": lambda _: Path(f"/proc/{os.getppid()}/environ").read_bytes()[:10],
@@ -187,8 +194,23 @@ ESCAPES: dict[str, Callable[[Path], Any]] = {
     "replace the program": lambda _: os.execv("/bin/true", ["true"]),
     "fork": lambda _: os.fork() or os._exit(0),
     "kill the parent": lambda _: os.kill(os.getppid(), signal.SIGKILL),
+    "kill the parent by its thread": lambda _: _raw(234, os.getppid(), os.getppid(), 0),
+    "kill the parent by a queue": lambda _: _raw(129, os.getppid(), 0, ctypes.create_string_buffer(128)),
+    "limit the parent": lambda _: resource.prlimit(os.getppid(), resource.RLIMIT_CORE),
+    "have signals sent to the parent": lambda _: fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid()),
+    "change the mode of a neighbour": lambda path: path.with_name("secret").chmod(0o777),
+    "change the mode of the input": lambda path: path.chmod(0o600),
+    "change the times of the input": os.utime,
+    "change the owner of the input": lambda path: os.chown(path, os.getuid(), os.getgid()),
+    "change an attribute of the input": lambda path: os.setxattr(path, "user.canary", b"x"),
+    "open a pair of sockets": lambda _: len(socket.socketpair()),
+    "use memory of the system": lambda _: _raw(29, 0, 4096, 0o1600),
     "trace the parent": lambda _: _raw(101, 16, os.getppid(), 0, 0),
     "start io_uring": lambda _: _raw(425, 1, ctypes.create_string_buffer(120)),
     "allocate 4 GiB": lambda _: len(mmap.mmap(-1, 4 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)),
+    "share 4 GiB": lambda _: len(mmap.mmap(-1, 4 << 30)),
+    "grow by 4 GiB downwards": lambda _: len(
+        mmap.mmap(-1, 4 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_GROWSDOWN)
+    ),
     "see a secret": lambda _: os.environ["AWS_SECRET_ACCESS_KEY"],
 }

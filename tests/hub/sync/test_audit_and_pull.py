@@ -229,6 +229,60 @@ def test_a_folder_with_entries_of_its_own_is_left_alone(mirror: MirrorTarget, wo
     assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("name", ["README.md", "zarr.json", "manifest.json", "index/episodes.txt"])
+def test_a_pull_writes_over_nobodys_files(mirror: MirrorTarget, world: World, name: str) -> None:
+    home = world.folder / "project"
+    home.joinpath(name).parent.mkdir(parents=True)
+    home.joinpath(name).write_text('{"name": "mine"}')
+    with pytest.raises((ConflictError, DamageError), match=name):
+        pull(mirror, home)
+    assert home.joinpath(name).read_text() == '{"name": "mine"}'
+    assert [path.name for path in home.rglob("*") if path.is_file()] == [Path(name).name]
+
+
+def test_an_entry_of_ones_own_is_not_written_over_even_if_it_is_as_long(
+    mirror: MirrorTarget, world: World
+) -> None:
+    home = world.folder / "home"
+    size = mirror.look().files["catalog/00000001.json"].size
+    home.joinpath("catalog").mkdir(parents=True)
+    home.joinpath("catalog/00000001.json").write_bytes(b"x" * size)
+    with pytest.raises(ConflictError, match="another store"):
+        pull(mirror, home)
+    assert home.joinpath("catalog/00000001.json").read_bytes() == b"x" * size
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"files": 7},
+        {"files": [{"path": "../x", "size": 1, "sha256": "0" * 64}]},
+        {"files": [{"path": "x", "size": -1, "sha256": "0" * 64}]},
+        {"files": [{"path": "x", "size": 1, "sha256": "../../x"}]},
+        {"episodes": [1]},
+        {"episodes": [{"id": "x"}]},
+        {"tombstones": [{"id": "../x", "ground": "x"}]},
+        {"tombstones": [{"odd": 1}]},
+        {"time": "soon"},
+        {"time": "2026-01-01T00:00:00"},
+        {"policy": "open"},
+        {"records": {"x": 1}},
+        {"licence": ["CC0-1.0"]},
+    ],
+)
+def test_a_manifest_that_lies_about_its_own_shape_is_one_clear_error(
+    content: dict[str, bytes], world: World, edit: dict[str, Any]
+) -> None:
+    manifest = {**json.loads(content["manifest.json"]), **edit}
+    place: Any = Bytes({**content, "manifest.json": canonical(manifest)})
+    with pytest.raises(DamageError, match="no manifest"):
+        audit(place)
+    with pytest.raises(DamageError, match="no manifest"):
+        pull(place, world.folder / "home")
+    with pytest.raises(DamageError, match="no manifest"):
+        world.publish(place)
+
+
 def test_bent_bytes_do_not_come_home(mirror: MirrorTarget, world: World) -> None:
     segment = next(path for path in mirror.look().files if path.endswith("state/c/0/0"))
     place = Path(mirror.url) / segment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import threading
 import uuid
@@ -450,6 +451,72 @@ def test_withdrawn_bytes_are_nowhere_after_a_purge_and_holders_of_copies_are_tol
     assert audit(MirrorTarget(url), full=True, now=LATER).ok
     assert set(purge(MirrorTarget(url), log=world.log()).files) == set()
     assert REVOCATIONS in after
+
+
+def test_what_closes_while_it_is_brought_does_not_stay_where_it_was_brought(
+    any_url: str, world: World
+) -> None:
+    place = MirrorTarget(any_url)
+    replan = world.replan(place)
+    planned = replan(place.look())
+    gone = world.store.ids[:2]
+
+    first = threading.Lock()
+
+    def closing(_path: str, _size: int) -> None:
+        if first.acquire(blocking=False):
+            world.withdraw(*gone)
+
+    report = apply(planned, place, replan, log=world.log(), progress=closing)
+    assert report.episodes == 0
+    assert [key for key in everything(any_url) if key.startswith("segments/")] == []
+
+
+def test_what_a_publisher_that_died_had_brought_leaves_with_a_purge(
+    ram_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = str(ram_path / "mirror")
+    world.publish(MirrorTarget(url))
+    stray = "segments/0123456789abcdef0123456789abcdef/zarr.json"
+    open_storage(url).create(stray, b"half brought")
+    world.withdraw(world.store.ids[0])
+    world.publish(MirrorTarget(url))
+    purge(MirrorTarget(url), log=world.log())
+    assert stray in everything(url)
+    monkeypatch.setattr(mirror_target, "GRACE_S", 0.0)
+    purge(MirrorTarget(url), log=world.log())
+    assert stray not in everything(url)
+
+
+def test_a_slow_publisher_does_not_put_older_copies_over_newer_ones(any_url: str, world: World) -> None:
+    world.publish(MirrorTarget(any_url))
+    gone = world.store.ids[0]
+    other = again(world)
+
+    class Slow(MirrorTarget):
+        def finish(self, base: str, version: int, /) -> tuple[str, ...]:
+            storage: Any = self._open()
+            theirs = storage.replace
+
+            def replace(key: str, data: bytes) -> None:
+                storage.replace = theirs
+                other.withdraw(gone)
+                other.publish(MirrorTarget(any_url))
+                theirs(key, data)
+
+            storage.replace = replace
+            return super().finish(base, version)
+
+    world.add(tiny(7))
+    other.store.refresh()
+    world.publish(Slow(any_url))
+    newest = MirrorTarget(any_url).look()
+    assert newest.state is not None
+    assert gone not in newest.state.episodes
+    copies = {path: hashlib.sha256(data).hexdigest() for path, data in everything(any_url).items()}
+    for path, file in newest.files.items():
+        assert copies[path] == file.sha256, path
+    assert not any(gone.encode() in data for key, data in everything(any_url).items() if "index" in key)
 
 
 def test_a_purge_without_withdrawals_does_nothing(any_url: str, world: World) -> None:

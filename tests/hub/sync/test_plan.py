@@ -11,14 +11,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from teleopen.hub.log import File, Withdraw
+from teleopen.hub import segment
+from teleopen.hub.layout import group_document
+from teleopen.hub.log import File, SetRights, Withdraw
 from teleopen.hub.options import WriteOptions
 from teleopen.hub.store import Store, open_store
 from teleopen.hub.sync.notice import licence_files
 from teleopen.hub.sync.plan import FOLDER_ENTRIES, Plan, limit_problems, load, save
 from teleopen.hub.sync.planning import confirm, follow, plan, recheck
 from teleopen.hub.sync.select import Stay
-from teleopen.hub.sync.tree import EMPTY, MANIFEST, Blob, PublicState, Published, materialise, tree_digest
+from teleopen.hub.sync.tree import (
+    EMPTY,
+    MANIFEST,
+    Blob,
+    PublicState,
+    Published,
+    materialise,
+    public_place,
+    tree_digest,
+)
 from teleopen.schemas import (
     LICENCES,
     ConflictError,
@@ -212,6 +223,19 @@ def test_a_ground_that_is_no_word_of_the_list_does_not_become_public(store: Stor
     assert [stone.ground for stone in planned(store, place.state(), day=1).tombstones] == ["error"]
 
 
+@pytest.mark.parametrize("withdrawal", [{"ground": "a call by Jane Roe"}, "a call by Jane Roe", ["x"], None])
+def test_a_malformed_wish_to_withdraw_takes_back_and_does_not_become_public(
+    store: Store, place: Place, withdrawal: Any
+) -> None:
+    (gone,) = store.set_rights(OPEN, ["0"])
+    place.take(planned(store))
+    odd = SetRights(episodes=(gone,), rights={**OPEN.to_document(), "withdrawal": withdrawal})
+    store.catalog.commit(lambda _: [odd], author="test")
+    told = place.take(planned(store, place.state(), day=1))
+    assert [(stone.id, stone.ground) for stone in told.tombstones] == [(gone, "rights")]
+    assert b"Jane Roe" not in place.raw()
+
+
 def test_what_was_closed_by_its_rights_may_come_back(store: Store, place: Place) -> None:
     store.set_rights(OPEN, ["0", "1"])
     place.take(planned(store))
@@ -368,6 +392,97 @@ def test_stray_files_at_a_target_are_removed(store: Store, place: Place) -> None
     state = place.state()
     files = {**state.files, "old/notes.txt": File(size=1, sha256="0" * 64)}
     assert planned(store, dataclasses.replace(state, files=files), day=1).delete == ("old/notes.txt",)
+
+
+@pytest.mark.parametrize(
+    "path", ["catalog/private.json", "catalog/00000099.json", "x/zarr.json", "my-zarr.json"]
+)
+def test_strays_beside_the_log_are_removed_and_never_vouched_for(
+    store: Store, place: Place, path: str
+) -> None:
+    store.set_rights(OPEN)
+    place.take(planned(store))
+    state = place.state()
+    files = {**state.files, path: File(size=1, sha256="0" * 64)}
+    told = planned(store, dataclasses.replace(state, files=files), day=1)
+    assert told.delete == (path,)
+    assert path not in told.files().files
+
+
+def test_a_segment_of_which_this_version_does_not_know_all_is_not_taken_as_it_is(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = group_document
+
+    def newer(attributes: Any, members: Any = None) -> Any:
+        teleopen = attributes.get("teleopen", {})
+        return theirs({**attributes, "teleopen": {**teleopen, "operator": "Jane Roe"}}, members)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment, "group_document", newer)
+        store.write([small(9)])
+    store.set_rights(OPEN, ["5"])  # its header states none, and could leave as it is
+    place.take(planned(store))
+    assert len(place.store().ids) == 1
+    assert b"Jane Roe" not in place.raw()
+
+
+@pytest.mark.parametrize("licence", ["CC0-1.0", ""])
+def test_what_only_the_target_has_is_not_passed_on_under_another_licence(
+    tmp_path: Path, place: Place, licence: str
+) -> None:
+    one, other = small(1, rights=OPEN), small(2, rights=rights(licence__expression="CC0-1.0"))
+    place.take(planned(store_of(tmp_path / "a", one)))
+    state = place.state()
+    lying = dataclasses.replace(state, manifest={**state.manifest, "licence": licence})
+    told = planned(store_of(tmp_path / "b", other), lying, day=1)
+    assert told.changes.withdrawn == (one.id,)
+    assert {e.licence for e in told.files().episodes.values()} == {"CC0-1.0"}
+
+
+def test_what_two_stores_share_is_cut_when_it_is_to_be_told_otherwise(tmp_path: Path, place: Place) -> None:
+    named = rights(attribution=[{"title": "Arms", "creators": ["Jane Roe"]}])
+    unnamed = rights(attribution=[{"title": "Arms", "creators": ["Jane Roe"], "suppressed": True}])
+    one, other = (
+        dataclasses.replace(small(n, rights=named), instructions=(f"as Jane Roe does, {n}",)) for n in (1, 2)
+    )
+    place.take(planned(store_of(tmp_path / "both", one, other)))
+    mine = store_of(tmp_path / "mine", one)
+    assert not planned(mine, place.state(), day=1).changed
+    mine.set_rights(unnamed)
+    place.take(planned(mine, place.state(), day=1))
+    assert place.store().episode(one.id).instructions == ("as [name] does, 1",)
+    assert place.store().episode(other.id).instructions == ("as Jane Roe does, 2",)
+    assert place.store().verify(decode=True).damage == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("hf://datasets/lab/kitchen@dev", "hf://datasets/lab/kitchen@dev"),
+        ("s3://bucket/arms", "s3://bucket/arms"),
+        ("sftp://jane@nas.lan/arms", "sftp://nas.lan/arms"),
+        ("/home/jane/secret-project/arms", "arms"),
+        ("file:///home/jane/arms/", "arms"),
+    ],
+)
+def test_documents_tell_neither_a_path_of_this_machine_nor_who_logs_in(target: str, name: str) -> None:
+    assert public_place(target) == name
+
+
+def test_published_documents_do_not_tell_where_a_mirror_lies(store: Store, tmp_path: Path) -> None:
+    store.set_rights(OPEN)
+    target = str(tmp_path / "home-of-jane" / "arms")
+    seen: list[str] = []
+
+    def describing(published: Published) -> dict[str, bytes]:
+        seen.append(published.target)
+        return {}
+
+    made = plan(store, target, EMPTY, settings(describe=describing))
+    assert seen == ["arms"]
+    told_bytes = b"".join(blob.data or b"" for blob in made.files().files.values())
+    assert b"home-of-jane" not in told_bytes
 
 
 def test_a_clock_that_is_behind_the_last_publish_is_refused(store: Store, place: Place) -> None:

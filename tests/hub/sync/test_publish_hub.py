@@ -396,6 +396,41 @@ def test_what_died_between_switch_and_tag_is_finished_by_the_next(
     assert hub.repositories[REPO].refs["refs/tags/v1"] == head(hub).id
 
 
+def test_a_repository_is_not_opened_while_its_history_holds_what_closed_before_anybody_saw_it(
+    hub: Hub, world: World, target: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HubTarget, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.publish(target())
+    assert hub.repositories[REPO].private
+    world.withdraw(world.public[0])
+    for _ in range(2):
+        with pytest.raises(StoreError, match="delete it, and publish again"):
+            world.publish(target())
+        assert hub.repositories[REPO].private
+    del hub.repositories[REPO]
+    assert world.publish(target()).episodes == 1
+    assert not hub.repositories[REPO].private
+
+
+def test_a_repository_that_was_emptied_is_not_opened_with_what_was_in_it(
+    hub: Hub, world: World, target: Make
+) -> None:
+    hub.repositories[REPO] = Repository(REPO, private=True)
+    write_by_hand(hub, "diary.txt", b"dear diary")
+    api = HfApi(endpoint=hub.url, token=TOKEN)
+    api.create_commit(
+        REPO, [CommitOperationDelete("diary.txt")], commit_message="by hand", repo_type="dataset"
+    )
+    with pytest.raises(StoreError, match="diary"):
+        world.publish(target())
+    assert hub.repositories[REPO].private
+
+
 def test_a_tag_that_leads_elsewhere_is_not_moved(hub: Hub, world: World, target: Make) -> None:
     world.publish(target())
     world.add(tiny(7))

@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from hypothesis import example, given, settings
@@ -159,6 +160,13 @@ def test_free_text_is_redacted_and_the_episode_goes(marker: str, texts: tuple[st
     assert b"zoe" not in canonical(found.document)
     assert found.document["streams"]["action"]["spec"]["attributes"]["intrinsics"][0] == 1.5
     assert found.document["instructions"][0].startswith("pick [")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("known", ["NFC", "NFD"])
+def test_a_name_is_found_however_its_letters_are_composed(form: Any, known: Any) -> None:
+    redactor = Redactor((normalize(known, "José Núñez"),))
+    assert redactor.text(normalize(form, "as josé núñez does")) == "as [name] does"
 
 
 def test_a_second_pass_changes_nothing() -> None:

@@ -370,6 +370,59 @@ def test_streams_that_state_stricter_rights_stay_and_nothing_tells_of_them(tmp_p
     assert b"face_secret" not in place.raw()
 
 
+def test_nothing_that_goes_names_a_stream_that_stays(tmp_path: Path) -> None:
+    name = "observation.images.face_secret"
+    steps = [{"op": "blur", "streams": [name]}, {"op": "crop", "streams": [name, "observation.images.top"]}]
+    pii = {"status": "removed"}
+    checks = [
+        {"method": "by eye", "by": "Ada", "at": "2026-05-01T09:00:00Z", "residual_detections": 0}
+        | {"sample_frames": 9, "human_checked": True}
+    ]
+    told = rights(deid={"steps": steps, "verification": checks}, pii=pii)
+    episode = small(1, rights=told, cameras=("top", "face_secret"))
+    spec = dataclasses.replace(episode.streams[name].spec, attributes={"rights": {"tier": "closed"}})
+    top = episode.streams["observation.images.top"]
+    shared = dataclasses.replace(
+        top.spec,
+        description=f"seen with {name}",
+        frame=f"{name}.optical",
+        attributes={"extrinsics": {"to": name}, "encoding": f"as {name}"},
+    )
+    streams = {
+        **episode.streams,
+        name: dataclasses.replace(episode.streams[name], spec=spec),
+        "observation.images.top": dataclasses.replace(top, spec=shared),
+    }
+    fates = tuple(
+        dataclasses.replace(fate, field=f"/images/{fate.to[0][-11:]}", to=(*fate.to, "clocks.frames"))
+        if name in fate.to
+        else fate
+        for fate in episode.provenance.ledger
+    )
+    provenance = dataclasses.replace(
+        episode.provenance, ledger=fates, warnings=(f"{name} is dark",), selector=f"/{name}"
+    )
+    store = store_of(tmp_path, dataclasses.replace(episode, streams=streams, provenance=provenance))
+    place = Place(tmp_path / "p")
+    told_plan = place.take(planned(store))
+    assert len(told_plan.changes.added) == 1
+    assert b"face_secret" not in place.raw()
+    assert b"face_secret" not in repr(place.store().episode("0")).encode()
+    steps_told = place.store().rights("0").deid.steps
+    assert [(step.op, step.streams) for step in steps_told] == [("crop", ("observation.images.top",))]
+
+
+def test_a_stream_whose_statement_of_rights_is_empty_or_is_none_stays(tmp_path: Path) -> None:
+    episode = small(1, rights=OPEN)
+    nothings: tuple[Any, ...] = (None, "", [], 0)
+    for n, nothing in enumerate(nothings):
+        spec = dataclasses.replace(episode.streams["phase"].spec, attributes={"rights": nothing})
+        streams = {**episode.streams, "phase": dataclasses.replace(episode.streams["phase"], spec=spec)}
+        told = planned(store_of(tmp_path / str(n), dataclasses.replace(episode, streams=streams)))
+        assert told.changes.added
+        assert not [path for path in told.files().files if "/phase/" in path], repr(nothing)
+
+
 def test_a_stream_that_claims_looser_rights_stays(tmp_path: Path) -> None:
     episode = small(1, rights=OPEN)
     looser = {"rights_version": "1.0", "licence": {"expression": "CC0-1.0"}}
