@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
+R = TypeVar("R")
 PROC = Path("/proc/self")
 
 # Event loops that zarr, fsspec and asyncio start once and keep for as long as the process lives.
@@ -55,9 +56,18 @@ def peak_memory(function: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     The function lies at the top of a module, since the process finds it by name. What that module imports
     is loaded before the measurement begins and does not count. The kernel counts to about one MiB.
     """
+    return in_fresh_process(_growth, function, args, kwargs)
+
+
+def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function in a fresh process and return its value, or raise what it raises.
+
+    For what forks: other tests leave threads behind, and a child that is forked beside a thread may hang on
+    a lock which that thread held. The function lies at the top of a module.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-        return process.submit(_growth, function, args, kwargs).result()
+        return process.submit(function, *args, **kwargs).result()
 
 
 def _growth(function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> int:

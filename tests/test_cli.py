@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
+from teleopen.cli import intake, verbs_read
 from teleopen.cli import main as entry
-from teleopen.cli import verbs_read
 from teleopen.cli.main import main
 from teleopen.cli.origin import split
 from teleopen.converters import registry
@@ -115,6 +115,7 @@ def _made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {**registry.converters(), "made-up": MadeUp, "rival": Rival}
     monkeypatch.setattr(registry, "converters", lambda: known)
     monkeypatch.setattr(verbs_read, "converters", lambda: known)
+    monkeypatch.setattr(intake, "converters", lambda: known)
 
 
 def recording(path: Path, *seeds: int, **told: Any) -> str:

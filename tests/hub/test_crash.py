@@ -20,6 +20,7 @@ from teleopen.hub import WriteOptions, create_store, disk, open_store
 from teleopen.schemas import Episode, StoreError, TeleopenError
 
 from tests.episodes import make
+from tests.measure import in_fresh_process
 
 EFFECTS = ("open", "write", "fsync", "close", "rename", "link", "unlink", "mkdir", "rmdir")
 OPTIONS = WriteOptions(workers=1, segment_episodes=1, profile="lossless")
@@ -109,6 +110,10 @@ def effects(folder: Path, episodes: list[Episode]) -> int:
 
 
 def test_a_writer_killed_at_any_step_leaves_old_or_new_and_the_next_run_converges(ram_path: Path) -> None:
+    in_fresh_process(_kill_at_any_step, ram_path)
+
+
+def _kill_at_any_step(ram_path: Path) -> None:
     prepare(ram_path / "model")
     context = multiprocessing.get_context("fork")
     total = effects(ram_path, WANTED)
@@ -158,6 +163,10 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def test_a_killed_conversion_goes_on_from_its_finished_segments(ram_path: Path) -> None:
+    in_fresh_process(_kill_before_the_commit, ram_path)
+
+
+def _kill_before_the_commit(ram_path: Path) -> None:
     prepare(ram_path / "model")
     context = multiprocessing.get_context("fork")
     for at in range(effects(ram_path, MANY), 0, -1):

@@ -103,7 +103,7 @@ def _write_some(root: str, writer: int, rounds: int) -> None:
 
 def test_sixteen_writers_lose_nothing(ram_path: Path) -> None:
     root = str(ram_path / "s")
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write_some, args=(root, w, 3)) for w in range(16)]
     for writer in writers:
         writer.start()

@@ -11,6 +11,7 @@ from teleopen.hub import WriteOptions, create_store
 from teleopen.hub.train import Blocks, Order, Permuted, Windows, open_dataset
 
 from tests.episodes import make
+from tests.measure import in_fresh_process
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: these tests need a CPU build of it")
 
@@ -42,6 +43,10 @@ def test_tensors_are_the_arrays(windows: Windows) -> None:
 
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_share_an_epoch(windows: Windows, context: str) -> None:
+    in_fresh_process(_share, windows, context)
+
+
+def _share(windows: Windows, context: str) -> None:
     from teleopen.hub.train.torch import TorchLoader
 
     loader = TorchLoader(windows.loader(8, Blocks(4, 4)), workers=2, multiprocessing_context=context)
@@ -53,9 +58,12 @@ def test_workers_share_an_epoch(windows: Windows, context: str) -> None:
         np.testing.assert_array_equal(by_number[number][CAMERA].numpy(), batch[CAMERA])
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("order", [Permuted(3), Blocks(4, 4, 3)])
 def test_an_epoch_goes_on_with_another_number_of_workers(windows: Windows, order: Order) -> None:
+    in_fresh_process(_go_on, windows, order)
+
+
+def _go_on(windows: Windows, order: Order) -> None:
     from teleopen.hub.train.torch import TorchLoader
 
     whole = drawn(windows.loader(8, order, threads=0))
@@ -72,9 +80,13 @@ def test_an_epoch_goes_on_with_another_number_of_workers(windows: Windows, order
     assert state["epoch"] == 1
 
 
-@pytest.mark.filterwarnings("default")
 def test_torchdata_keeps_the_state_of_each_worker(windows: Windows) -> None:
-    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    pytest.importorskip("torchdata")
+    in_fresh_process(_keep_states, windows)
+
+
+def _keep_states(windows: Windows) -> None:
+    import torchdata.stateful_dataloader as stateful
     from teleopen.hub.train.torch import TorchBatches
 
     def loader() -> Any:
