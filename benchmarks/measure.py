@@ -8,10 +8,13 @@ items and in changing order, and a ratio is the median of the rounds' own ratios
 from __future__ import annotations
 
 import gc
+import json
 import os
 import platform
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +114,17 @@ def _all_cpu_seconds() -> float:
     """Return the CPU seconds of this process and of the children that have ended."""
     parts = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(part.ru_utime + part.ru_stime for part in parts)
+
+
+def in_child(module: str, env: Mapping[str, str] | None, *told: object) -> Any:
+    """Run a module in a process of its own, given ``told`` as JSON, and return the JSON that it prints last.
+
+    So nothing that was imported, opened or cached here takes part in what is measured there.
+    """
+    command = [sys.executable, "-m", module, json.dumps(told)]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True, cwd=root)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def psnr(truth: Pixels, decoded: Pixels) -> float:

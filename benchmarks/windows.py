@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from teleopen.hub.train import Blocks, Order, Permuted, Want, Windows, open_data
 
 from .corpus import CAMERAS, FPS, Bench
 from .lerobot import make_dataset
+from .loading import loader_rows
 from .measure import Samples, interleaved_jobs
 from .mp4 import LEROBOT_AV1
 from .peers import peer
@@ -37,8 +39,9 @@ def table(bench: Bench) -> Table:
             "CPU time of one window in ms: 2 cameras × 2 frames 480 × 640, 2 states, 16 actions; in process.",
             f"Batches of {_BATCH}, {_EPISODES} episodes of 96 steps. Ratio: theirs / ours: more is better.",
             "LeRobotDataset: its own loader on its default MP4 (AV1 g=2 crf 30), torchcodec, float32; the",
-            "row with uint8 is its decoder alone, without the dataset around it: less than any loader on it needs.",
+            "row with uint8 is its decoder alone, no dataset around it: less than any loader on it needs.",
             "JPEG q80 4:2:0 in one file, offsets in memory; permuted windows, as all peers' are.",
+            "DataLoader: wall time after the first batch; CPU time with workers'. Rate: ours / theirs.",
             "",
         ],
     )
@@ -55,7 +58,8 @@ def table(bench: Bench) -> Table:
             ("blocks of 8", Blocks(8, 2)),
         ):
             contenders[f"{name}, {kind}"] = _ours(windows, order)
-    contenders |= _peers(bench, found)
+    peers, root = _peers(bench, found)
+    contenders |= peers
     rounds, batches = (2, 2) if bench.quick else (9, 4)
     jobs = {
         name: (lambda turn, draw=draw: [draw(turn * batches + at) for at in range(batches)], batches * _BATCH)
@@ -65,6 +69,9 @@ def table(bench: Bench) -> Table:
         draw(0)
     samples = interleaved_jobs(jobs, rounds)
     found.rows += _rows(samples)
+    if importlib.util.find_spec("torch"):
+        places = {"ours": store.url} | ({"lerobot": str(root)} if root else {})
+        found.rows += loader_rows(places, _BATCH, quick=bench.quick)
     return found
 
 
@@ -81,7 +88,8 @@ def _ours(windows: Windows, order: Order) -> Callable[[int], object]:
     return draw
 
 
-def _peers(bench: Bench, found: Table) -> dict[str, Callable[[int], object]]:
+def _peers(bench: Bench, found: Table) -> tuple[dict[str, Callable[[int], object]], Path | None]:
+    """Return what peers do for a batch, and where LeRobot's dataset is."""
     steps = len(bench.streams["action"]) * _EPISODES
     random = np.random.default_rng(1)
 
@@ -89,12 +97,13 @@ def _peers(bench: Bench, found: Table) -> dict[str, Callable[[int], object]]:
         return [int(at) for at in random.integers(0, steps, _BATCH)]
 
     peers: dict[str, Callable[[int], object]] = {}
+    root: Path | None = None
     module = peer("lerobot", found.absent)
     codec = peer("torchcodec", found.absent)
     if module and codec:
         root = bench.new_folder() / "lerobot"
         make_dataset(bench, root, "libsvtav1", LEROBOT_AV1, _EPISODES)
-        _add_stats(bench, root)
+        add_stats(bench, root)
         dataset = module.LeRobotDataset(
             "benchmarks/none",
             root=root,
@@ -112,8 +121,8 @@ def _peers(bench: Bench, found: Table) -> dict[str, Callable[[int], object]]:
             [d.get_frames_at([max(0, at - 1), at]).data for d in decoders] for at in drawn()
         ]
     if simplejpeg := peer("simplejpeg", found.absent):
-        jpegs = [[_jpeg(frame) for frame in bench.clips[camera]] for camera in CAMERAS]
-        shard, offsets = _shard(jpegs, bench.new_folder() / "shard")
+        jpegs = [[as_jpeg(frame) for frame in bench.clips[camera]] for camera in CAMERAS]
+        shard, offsets = jpeg_shard(jpegs, bench.new_folder() / "shard")
         out = np.empty((2, 480, 640, 3), np.uint8)
 
         def read(_: int) -> None:
@@ -126,7 +135,7 @@ def _peers(bench: Bench, found: Table) -> dict[str, Callable[[int], object]]:
                             simplejpeg.decode_jpeg(file.read(size), buffer=out[row])
 
         peers[_JPEG] = read
-    return peers
+    return peers, root
 
 
 def _rows(samples: Samples) -> Iterator[Row]:
@@ -157,13 +166,14 @@ def _rows(samples: Samples) -> Iterator[Row]:
             yield Row(what=name, figure=figure)
 
 
-def _jpeg(frame: np.ndarray[Any, Any]) -> bytes:
+def as_jpeg(frame: np.ndarray[Any, Any]) -> bytes:
+    """Return a picture as JPEG q80 4:2:0."""
     data = io.BytesIO()
     Image.fromarray(frame).save(data, "JPEG", quality=80, subsampling="4:2:0")
     return data.getvalue()
 
 
-def _shard(jpegs: list[list[bytes]], path: Path) -> tuple[Path, list[list[tuple[int, int]]]]:
+def jpeg_shard(jpegs: list[list[bytes]], path: Path) -> tuple[Path, list[list[tuple[int, int]]]]:
     """Write the pictures one after another; return where each camera's are."""
     offsets: list[list[tuple[int, int]]] = []
     with path.open("wb") as file:
@@ -175,7 +185,7 @@ def _shard(jpegs: list[list[bytes]], path: Path) -> tuple[Path, list[list[tuple[
     return path, offsets
 
 
-def _add_stats(bench: Bench, root: Path) -> None:
+def add_stats(bench: Bench, root: Path) -> None:
     """Write the statistics without which LeRobot does not open a dataset."""
     import json
 

@@ -1,7 +1,8 @@
 """Reads the arrays of a segment directly.
 
-Plain zarr-python opens them too; this does not go through it. A shard's index is read and checked once,
-low-dimensional rows are mapped, a camera chunk is one range read.
+Plain zarr-python opens them too; this does not go through it. A shard's index is read and checked once;
+low-dimensional rows are mapped, or kept in memory where they are remote and there is room; a camera chunk is
+one range read.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..schemas import Array, DamageError
 from .layout import Layout
+from .ranges import Range
 from .shards import ABSENT
 from .storage import Storage
 
@@ -27,6 +30,8 @@ _ENTRY = 16
 _CRC = 4
 _BLOSC_HEADER = 16
 _OPEN_SHARDS = 128
+_KEPT_BYTES = 512 << 20
+_KEPT_SHARD_BYTES = 32 << 20
 
 
 def decompress_depth(chunk: bytes, layout: Layout, key: str) -> Array:
@@ -85,15 +90,45 @@ class _Handles:
 _handles = _Handles(_OPEN_SHARDS)
 
 
+class _Room:
+    """Bytes of remote rows that a process keeps: what is met first stays, and the rest is read by ranges.
+
+    So nothing is ever fetched again to be thrown away again, however much larger than memory a dataset is.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._used = 0
+
+    def is_for(self, size: int) -> bool:
+        """Tell whether a shard of this size may be kept."""
+        return size <= _KEPT_SHARD_BYTES and self._used + size <= self._most
+
+    def keep(self, rows: Array) -> Array | None:
+        """Count an array for as long as it lives; None if others took the room meanwhile."""
+        if not self.is_for(rows.nbytes):
+            return None
+        self._add(rows.nbytes)
+        weakref.finalize(rows, self._add, -rows.nbytes).atexit = False
+        return rows
+
+    def _add(self, size: int) -> None:
+        with self._lock:
+            self._used += size
+
+
+_room = _Room(_KEPT_BYTES)
+
+
 @dataclass(slots=True)
 class _Shard:
-    """A shard's checked index, and its rows if they can be mapped."""
+    """A shard's checked index, and its rows if they are mapped or kept."""
 
     index: NDArray[np.uint64]
     rows: Array | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ArrayReader:
     """Reads one array of a segment directly. Safe to share between threads.
 
@@ -122,28 +157,56 @@ class ArrayReader:
         return shard
 
     def _open_shard(self, number: int) -> _Shard:
+        wanted = self.to_open(number)
+        raw = self.storage.read(*wanted)
+        if len(raw) != wanted[2] - wanted[1]:
+            raise DamageError(wanted[0], "is shorter than the commit log says")
+        return self._opened(number, raw)
+
+    def to_open(self, number: int) -> Range:
+        """Return what is read to open a shard: its index, or all of it where remote rows are to be kept."""
         key = f"{self.key}/{self.layout.shard_key(number)}"
         size = self.files.get(key)
-        table_bytes = self.chunks_per_shard * _ENTRY
         if size is None:
             raise DamageError(key, "the commit log knows no such shard")
-        if size < table_bytes + _CRC:
+        if size < self._index_bytes:
             raise DamageError(key, "is too short for its index")
-        raw = self.storage.read(key, size - table_bytes - _CRC, size)
-        if len(raw) != table_bytes + _CRC:
-            raise DamageError(key, "is shorter than the commit log says")
-        table = raw[:-_CRC]
+        whole = self.layout.storing == "rows" and _room.is_for(size) and self.storage.local(key) is None
+        return key, 0 if whole else size - self._index_bytes, size
+
+    @property
+    def _index_bytes(self) -> int:
+        return self.chunks_per_shard * _ENTRY + _CRC
+
+    def opens(self, number: int, raw: bytes) -> None:
+        """Open a shard from what `to_open` said to read."""
+        with self._lock:
+            if number not in self._shards:
+                self._shards[number] = self._opened(number, raw)
+
+    def is_open(self, number: int) -> bool:
+        """Tell whether a shard was opened already."""
+        return number in self._shards
+
+    def shards(self, start: int, stop: int) -> range:
+        """Return the numbers of the shards that hold slots ``[start, stop)``."""
+        size = self.chunks_per_shard * self.layout.chunk
+        return range(start // size, -(-stop // size))
+
+    def _opened(self, number: int, raw: bytes) -> _Shard:
+        key = f"{self.key}/{self.layout.shard_key(number)}"
+        table = raw[-self._index_bytes : -_CRC]
         if struct.pack("<I", crc32c(table)) != raw[-_CRC:]:
             raise DamageError(key, "shard index does not match its checksum")
         index = np.frombuffer(table, "<u8").reshape(-1, 2)
         used = index[index[:, 0] != ABSENT]
-        limit = size - table_bytes - _CRC
+        limit = self.files[key] - self._index_bytes
         if used.size and (np.any(used > limit) or np.any(used[:, 0] + used[:, 1] > limit)):
             raise DamageError(key, "shard index points outside of the shard")
-        return _Shard(index, self._map(key, number, index, size))
+        return _Shard(index, self._rows_of(key, number, index, raw))
 
-    def _map(self, key: str, number: int, index: NDArray[np.uint64], size: int) -> Array | None:
-        """Map the rows of a shard, if it is local and its chunks lie one after another."""
+    def _rows_of(self, key: str, number: int, index: NDArray[np.uint64], raw: bytes) -> Array | None:
+        """Return the rows of a shard, whose chunks lie one after another, if they are mapped or kept."""
         if self.layout.storing != "rows":
             return None
         chunk_bytes = self.layout.chunk * self.layout.slot_bytes
@@ -155,12 +218,12 @@ class ArrayReader:
         shape = (chunks * self.layout.chunk, *self.layout.sample)
         path = self.storage.local(key)
         if path is not None:
-            if path.stat().st_size != size:
+            if path.stat().st_size != self.files[key]:
                 raise DamageError(key, "has another size than the commit log says")
             return np.memmap(path, self.layout.np_dtype, "r", shape=shape)
-        # Rows are small beside video: a remote shard is fetched once, whole.
-        raw = self.storage.read(key, 0, chunks * chunk_bytes)
-        return np.frombuffer(raw, self.layout.np_dtype).reshape(shape)
+        if len(raw) == self._index_bytes:
+            return None
+        return _room.keep(np.frombuffer(raw[: chunks * chunk_bytes], self.layout.np_dtype).reshape(shape))
 
     def rows(self, start: int, stop: int) -> Array:
         """Return a copy of rows ``[start, stop)``: (n, *sample)."""
@@ -169,14 +232,42 @@ class ArrayReader:
         end = at + stop - start
         if end <= per_shard:
             shard = self._shards.get(number) or self._shard(number)
-            return np.array(shard.rows[at:end])  # type: ignore[index]  # rows layouts are always mapped
-        parts = []
-        while start < stop:
-            number, at = divmod(start, per_shard)
-            n = min(stop - start, per_shard - at)
-            parts.append(self._shard(number).rows[at : at + n])  # type: ignore[index]
-            start += n
-        return np.concatenate(parts)
+            if shard.rows is not None:
+                return np.array(shard.rows[at:end])
+        elif not self.far(start, stop):
+            found = [self._shard(n).rows for n in self.shards(start, stop)]
+            ends = range(number * per_shard, stop, per_shard)
+            cuts = [slice(max(start - end, 0), stop - end) for end in ends]
+            return np.concatenate(
+                [rows[part] for rows, part in zip(found, cuts, strict=True) if rows is not None]
+            )
+        return self._read_rows(start, stop)
+
+    def far(self, start: int, stop: int) -> list[Range]:
+        """Return what is read for rows ``[start, stop)``; nothing where all of them are mapped or kept."""
+        per_shard = self.chunks_per_shard * self.layout.chunk
+        size, found = self.layout.slot_bytes, []
+        for number in self.shards(start, stop):
+            first = number * per_shard
+            at, end = max(start - first, 0), min(stop - first, per_shard)
+            found.append((f"{self.key}/{self.layout.shard_key(number)}", at * size, end * size))
+        return found if any(self._shard(n).rows is None for n in self.shards(start, stop)) else []
+
+    def take(self, slots: NDArray[np.int64]) -> Array:
+        """Return a copy of some rows: (n, *sample); those that are far off in few requests."""
+        out = np.empty((len(slots), *self.layout.sample), self.layout.np_dtype)
+        per_shard = self.chunks_per_shard * self.layout.chunk
+        numbers = slots // per_shard
+        for number in np.unique(numbers).tolist():
+            (where,) = np.nonzero(numbers == number)
+            at, rows = slots[where] - number * per_shard, self._shard(number).rows
+            if rows is not None:
+                out[where] = rows[at]
+                continue
+            key, size = f"{self.key}/{self.layout.shard_key(number)}", self.layout.slot_bytes
+            parts = self.storage.read_many([(key, row * size, (row + 1) * size) for row in at.tolist()])
+            out[where] = np.frombuffer(b"".join(parts), out.dtype).reshape(-1, *self.layout.sample)
+        return out
 
     def _read_rows(self, start: int, stop: int) -> Array:
         """Return rows by reading and not by mapping: mapped pages stay with the process after a long pass."""
@@ -261,3 +352,23 @@ class ArrayReader:
 
     def _frames_between(self, start: int, stop: int) -> Array:
         return self.frames(np.arange(start, stop))
+
+
+def open_shards(wanted: Iterable[tuple[ArrayReader, int, int]]) -> None:
+    """Open the shards that hold slots ``[start, stop)`` of arrays: those of one storage all at once.
+
+    Raises
+    ------
+    DamageError
+        If an index is not what it must be.
+    """
+    missing: dict[int, dict[Range, tuple[ArrayReader, int]]] = {}
+    for reader, start, stop in wanted:
+        for number in reader.shards(start, stop):
+            if not reader.is_open(number):
+                group = missing.setdefault(id(reader.storage), {})
+                group.setdefault(reader.to_open(number), (reader, number))
+    for group in missing.values():
+        storage = next(iter(group.values()))[0].storage
+        for (reader, number), raw in zip(group.values(), storage.read_many(list(group)), strict=True):
+            reader.opens(number, raw)

@@ -135,7 +135,7 @@ class Catalog:
         if head.checkpoint is None:
             return None
         try:
-            return read_checkpoint(self.storage, head.checkpoint)
+            return read_checkpoint(self.storage, head, head.checkpoint)
         except DamageError:
             return None  # `verify` tells of it
 

@@ -182,9 +182,10 @@ class _Decoder:
     def __init__(self, video: VideoFormat, reorder_depth: int | None = None) -> None:
         self.video = video
         self.context = video_context(_DECODERS[video.codec], "r")
-        # Coded sizes are multiples of up to 64. Nothing is concealed: what cannot be decoded is an error.
+        # Coded sizes are multiples of up to 64. What cannot be decoded is an error, and pictures that FFmpeg
+        # concealed parts of are marked; without its concealment it marks all pictures of several slices.
         most = -(-video.width // 64) * -(-video.height // 64) * 64 * 64
-        self.context.options = {"err_detect": "explode", "ec": "0", "max_pixels": str(most)}
+        self.context.options = {"err_detect": "explode", "max_pixels": str(most)}
         if reorder_depth is not None:
             self.context.reorder_depth = reorder_depth
         self.scaler = VideoReformatter()

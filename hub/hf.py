@@ -1,8 +1,8 @@
 """A dataset of the Hugging Face Hub as a store to read: one commit of it, by ranges, without a copy.
 
 ``hf://datasets/org/name``, with ``@branch``, ``@tag`` or ``@commit`` and a folder behind it if wanted. The
-revision is resolved to a commit once, and the storage's URL names that commit: whoever opens it again, another
-process among them, reads the same bytes. Files are at ``/datasets/<name>/resolve/<commit>/<path>`` of the
+revision is resolved to a commit once, and the storage's URL names that commit: whoever opens it again, in
+another process too, reads the same bytes. Files are at ``/datasets/<name>/resolve/<commit>/<path>`` of the
 endpoint (huggingface_hub: src/huggingface_hub/constants.py, HUGGINGFACE_CO_URL_TEMPLATE), which sends on to a
 content network for large ones. The token goes to the endpoint alone.
 """
@@ -24,7 +24,7 @@ _URL = re.compile(
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TARGET_S = 300.0
-"""How long a place in the content network is gone back to: such links hold for an hour, and a commit for ever."""
+"""How long a place in the content network is gone back to; links to it that ran out are asked for anew."""
 
 
 class HubStorage(WebStorage):
@@ -75,7 +75,9 @@ class HubStorage(WebStorage):
         if code == "GatedRepo":
             why = f"is gated: ask for access at {page}, and log in with `hf auth login`"
         elif status == 401 or code == "RepoNotFound":
-            why = f"{page} is not there, or not for this token: check the name, and log in with `hf auth login`"
+            why = (
+                f"{page} is not there, or not for this token: check the name, and log in with `hf auth login`"
+            )
         elif code == "RevisionNotFound":
             why = "the dataset has no such revision"
         else:

@@ -1,8 +1,8 @@
 """Storage on a web server: read only, by exact ranges, over connections that a process keeps open.
 
-What may pass by itself (a server that stumbles or asks for patience, a connection that breaks, an answer that is
-cut off) is tried again, each range for itself. A server that ignores ranges is told from its headers, so that
-no object is loaded for a part of it. Statuses, ``Range`` and ``Content-Range``: RFC 9110, sections 14 and 15.
+What may pass by itself (a server that stumbles or asks for patience, a connection that breaks, an answer that
+is cut off) is tried again, each range for itself. A server that ignores ranges is told from its headers, so
+that no object is loaded for a part of it. Statuses, ``Range``, ``Content-Range``: RFC 9110, sections 14, 15.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -128,7 +128,7 @@ class WebStorage:
     async def _read(self, key: str, start: int, stop: int | None) -> bytes:
         return await self._patiently(key, lambda: self._once(key, start, stop))
 
-    async def _patiently(self, key: str, attempt: Any) -> Any:
+    async def _patiently(self, key: str, attempt: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         from aiohttp import ClientError
 
         for turn in range(TRIES):
@@ -145,7 +145,11 @@ class WebStorage:
         raise AssertionError  # the last attempt returned or raised
 
     async def _once(self, key: str, start: int, stop: int | None) -> bytes:
-        asked = {} if (start, stop) == (0, None) else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
+        asked = (
+            {}
+            if (start, stop) == (0, None)
+            else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
+        )
         async with self._answer(key, asked) as answer:
             if answer.status == 416:  # nothing lies at or behind the start
                 return b""
@@ -219,7 +223,9 @@ class WebStorage:
         found = urljoin(url, answer.headers.get("Location", ""))
         schemes = urlsplit(url).scheme, urlsplit(found).scheme
         if schemes not in {("https", "https"), ("http", "http"), ("http", "https")} or found == url:
-            raise StoreError(f"{self.url}/{key}", "the server sends us on to a place that is not safe to follow")
+            raise StoreError(
+                f"{self.url}/{key}", "the server sends us on to a place that is not safe to follow"
+            )
         return found
 
     # ------------------------------------------------------------ what a web server does not do
@@ -260,11 +266,17 @@ class WebStorage:
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise StoreError(self.url, f"is read only: {self.url.partition('://')[0]}:// takes no commits from here")
+        raise StoreError(
+            self.url, f"is read only: {self.url.partition('://')[0]}:// takes no commits from here"
+        )
 
 
 def _check_passing(answer: ClientResponse) -> None:
-    """Raise if the server asks for patience, or stumbled. Its words for how long: RFC 9110, 10.2.3, and a draft."""
+    """Raise if the server asks for patience, or stumbled.
+
+    It tells for how long by ``Retry-After`` (RFC 9110, 10.2.3), the Hub by ``RateLimit`` (huggingface_hub:
+    src/huggingface_hub/utils/_http.py).
+    """
     if answer.status not in _PASSING:
         return
     asked = answer.headers.get("Retry-After") or ""

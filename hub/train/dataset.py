@@ -16,7 +16,7 @@ from ..cache import Cache, CachedStorage
 from ..catalog import Catalog
 from ..levels import levels_of, open_level
 from ..store import Store, open_store
-from .shelf import Place, Shelf
+from .shelf import Places, Shelf
 from .statistics import QUANTILES, Statistics, statistics_of
 from .terms import Terms, terms_of
 from .wants import Offsets, Want, WindowError, wants_of
@@ -38,7 +38,7 @@ class Dataset:
     """
 
     shelf: Shelf
-    places: Sequence[Place]
+    places: Places
     weights: Mapping[int, float] | None = None
 
     def __len__(self) -> int:
@@ -56,12 +56,11 @@ class Dataset:
 
     def filter(self, keep: Callable[[Episode], bool]) -> Dataset:
         """Return the dataset of the episodes for whose header this holds. Reads every header once."""
-        kept = [place for number, place in enumerate(self.places) if keep(self.episode(number))]
-        return replace(self, places=kept)
+        return self.subset([number for number in range(len(self)) if keep(self.episode(number))])
 
     def subset(self, numbers: Sequence[int] | NDArray[np.integer]) -> Dataset:
         """Return the dataset of some of the episodes, by number."""
-        return replace(self, places=[self.places[int(n)] for n in numbers])
+        return replace(self, places=self.places.subset(numbers))
 
     def split(self, parts: Mapping[str, float], *, seed: int = 0) -> dict[str, Dataset]:
         """Return disjoint parts, such as ``{"train": 0.9, "test": 0.1}``, by the ids of the episodes.
@@ -73,13 +72,10 @@ class Dataset:
         ends = np.cumsum(list(parts.values()))
         if not np.isclose(ends[-1], 1.0):
             raise WindowError(f"the parts add up to {ends[-1]}, not to 1")
-        drawn: dict[str, list[Place]] = {name: [] for name in parts}
-        names = list(parts)
-        for place in self.places:
-            digest = hashlib.sha256(f"{seed}/{place.id}".encode()).digest()
-            at = int.from_bytes(digest[:8], "big") / 2.0**64
-            drawn[names[min(int(np.searchsorted(ends, at, side="right")), len(names) - 1)]].append(place)
-        return {name: replace(self, places=places) for name, places in drawn.items()}
+        digests = b"".join(hashlib.sha256(f"{seed}/{id}".encode()).digest()[:8] for id in self.places.ids)
+        at = np.frombuffer(digests, ">u8").astype(np.float64) / 2.0**64
+        drawn = np.minimum(np.searchsorted(ends, at, side="right"), len(ends) - 1)
+        return {name: self.subset(np.flatnonzero(drawn == part)) for part, name in enumerate(parts)}
 
     def windows(
         self,
@@ -107,7 +103,7 @@ class Dataset:
             If this cannot be drawn, such as pictures by linear interpolation.
         """
         asked = wants_of(wants)
-        if not self.places:
+        if not len(self.places):
             raise NotFoundError("there is no episode to draw windows from")
         if rate_hz is not None and not 0 < rate_hz < 1e6:
             raise WindowError(f"rate_hz is {rate_hz}")
@@ -147,8 +143,8 @@ class Dataset:
                 if fits:
                     best = min(fits, key=lambda s: s[0] * s[1])
                     if best not in opened:
-                        shelf = Shelf([open_level(store, best)])
-                        opened[best] = Level(shelf, {place.id: place for place in shelf.places()})
+                        cache = store.storage.cache if isinstance(store.storage, CachedStorage) else None
+                        opened[best] = Level.of(Shelf([_cached(open_level(store, best), cache)]))
                     found[number, name] = opened[best]
         return found
 
@@ -168,7 +164,8 @@ class Dataset:
         WindowError
             If it is not low-dimensional, its shape differs between episodes, or nothing of it is finite.
         """
-        specs = [self.shelf.open(n).specs.get(stream) for n in {place.segment for place in self.places}]
+        segments = self.shelf.open_many(np.unique(self.places.segments).tolist())
+        specs = [segment.specs.get(stream) for segment in segments]
         shapes = {spec.shape for spec in specs if spec is not None}
         if None in specs or not specs:
             raise NotFoundError(f"there are episodes without a stream {stream!r}")
@@ -187,7 +184,9 @@ class Dataset:
     def _shares(self) -> NDArray[np.float64] | None:
         if self.weights is None:
             return None
-        return np.array([self.weights[place.store] for place in self.places], np.float64)
+        weights = np.array([self.weights[number] for number in range(len(self.shelf.stores))], np.float64)
+        found: NDArray[np.float64] = weights[self.places.stores]
+        return found
 
 
 def open_dataset(

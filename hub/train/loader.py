@@ -20,7 +20,10 @@ from .wants import WindowError
 from .windows import Batch, Plan, Windows
 
 _MOST_AHEAD = 64
-_AHEAD_BYTES = 512 << 20
+_SPARE = 2.0
+"""How many times as far to read ahead as an even line would ask for."""
+_AHEAD_BYTES = 256 << 20
+"""Bytes that are fetched ahead, and of pictures that are decoded ahead, unless one batch has more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +189,7 @@ class Loader:
                         more = group is not None
                         if group is not None:
                             line.append((group, fetchers.submit(self._fetched, group, pace)))
-                    while line and len(ready) < threads + 1:
+                    while line and len(ready) < pace.decoding:
                         group, fetched = line.popleft()
                         ready.append((group, decoders.submit(self._decoded, fetched, pace)))
                     group, future = ready.popleft()
@@ -201,7 +204,7 @@ class Loader:
         began = time.monotonic()
         plan = self._plan(group)
         fetched = plan.fetch()
-        pace.fetched(time.monotonic() - began, plan.batch_bytes)
+        pace.fetched(time.monotonic() - began, fetched.bytes, plan.batch_bytes)
         return plan, fetched
 
     def _decoded(self, fetched: Future[tuple[Plan, Fetched]], pace: _Pace) -> Batch:
@@ -254,14 +257,19 @@ class _Pace:
 
     threads: int
     ahead: int = 4
-    _fetch_s: float = 0.0
+    decoding: int = 1
+    _fetch_s: deque[float] = field(default_factory=lambda: deque(maxlen=32))
     _decode_s: float = 0.0
 
-    def fetched(self, seconds: float, batch_bytes: int) -> None:
-        self._fetch_s = seconds if not self._fetch_s else 0.8 * self._fetch_s + 0.2 * seconds
-        most = max(2, min(_MOST_AHEAD, _AHEAD_BYTES // max(1, batch_bytes)))
-        wanted = self.threads + 1 + int(self.threads * self._fetch_s / max(1e-4, self._decode_s or 1e-2))
-        self.ahead = max(2, min(most, wanted))
+    def fetched(self, seconds: float, fetched_bytes: int, batch_bytes: int) -> None:
+        """Take note of what a batch took to fetch, and how large it is, fetched and decoded."""
+        # The shortest of late: on a full line the others tell how long they waited for each other.
+        self._fetch_s.append(seconds)
+        self.decoding = max(1, min(self.threads + 1, _AHEAD_BYTES // max(1, batch_bytes)))
+        most = max(2, min(_MOST_AHEAD, _AHEAD_BYTES // max(1, fetched_bytes)))
+        turns = self.threads * min(self._fetch_s) / max(1e-4, self._decode_s or 1e-2)
+        self.ahead = max(2, min(most, self.decoding + 1 + int(_SPARE * turns)))
 
     def decoded(self, seconds: float) -> None:
+        """Take note of what a batch took to decode."""
         self._decode_s = seconds if not self._decode_s else 0.8 * self._decode_s + 0.2 * seconds

@@ -1,20 +1,21 @@
-"""Camera and depth chunks of a batch: fetched together, decoded side by side, each once."""
+"""Chunks and rows of a batch: fetched together, decoded side by side, each once."""
 
 from __future__ import annotations
 
-import random
-import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from ...schemas import Array, DamageError, NotFoundError, StoreError
+import numpy as np
+
+from ...schemas import Array, DamageError
 from ..arrays import ArrayReader, decompress_depth
 from ..decode import Form, scatter
+from ..ranges import Range
+from ..storage import Storage
 
-_TRIES = 5
-_FIRST_PAUSE_S = 0.1
+Rows = tuple[ArrayReader, int, int]
+"""Rows ``[start, stop)`` of a low-dimensional array."""
 
 
 @dataclass(slots=True)
@@ -43,52 +44,43 @@ class Job:
             raise DamageError(self.name, error.why) from error
 
 
-@dataclass(slots=True)
-class Chunks:
-    """Reads chunks of any number of stores, and tries again where a server fails."""
-
-    retries: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __reduce__(self) -> tuple[type[Chunks], tuple[()]]:
-        return Chunks, ()
-
-    def fetch(self, jobs: Sequence[Job]) -> Fetched:
-        """Read the chunks of these jobs: from a disk as they are decoded, from elsewhere all at once."""
-        remote = [job for job in jobs if job.reader.storage.local("segments") is None]
-        found: dict[tuple[str, int], bytes] = {}
-        by_store: dict[int, list[Job]] = {}
-        for job in remote:
-            by_store.setdefault(id(job.reader.storage), []).append(job)
-        for group in by_store.values():
-            found.update(self._ranges(group))
-        return Fetched(found)
-
-    def _ranges(self, jobs: Sequence[Job]) -> dict[tuple[str, int], bytes]:
-        unique = list({(job.reader.key, job.chunk): job for job in jobs}.values())
-        storage = unique[0].reader.storage
-        for attempt in range(_TRIES):
-            try:
-                places = [job.reader.place(job.chunk) for job in unique]
-                parts = storage.read_many(places)
-            except (DamageError, NotFoundError):
-                raise
-            except StoreError:
-                if attempt == _TRIES - 1:
-                    raise
-                with self._lock:
-                    self.retries += 1
-                time.sleep(_FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
-            else:
-                return {(job.reader.key, job.chunk): part for job, part in zip(unique, parts, strict=True)}
-        raise AssertionError  # the last attempt returned or raised
+def fetch(jobs: Sequence[Job], rows: Sequence[Rows] = ()) -> Fetched:
+    """Read what these jobs and rows need: from a disk as it is used, from elsewhere all at once."""
+    wanted: dict[int, list[tuple[tuple[str, int, int], list[Range]]]] = {}
+    storages: dict[int, Storage] = {}
+    for job in jobs:
+        storage = storages.setdefault(id(job.reader.storage), job.reader.storage)
+        if storage.local("segments") is None:
+            name = (job.reader.key, job.chunk, job.chunk + 1)
+            wanted.setdefault(id(storage), []).append((name, [job.reader.place(job.chunk)]))
+    for reader, start, stop in rows:
+        storages.setdefault(id(reader.storage), reader.storage)
+        if far := reader.far(start, stop):
+            wanted.setdefault(id(reader.storage), []).append(((reader.key, start, stop), far))
+    found: dict[tuple[str, int, int], bytes] = {}
+    for number, asked in wanted.items():
+        parts = iter(storages[number].read_many([part for _, parts in asked for part in parts]))
+        found |= {name: b"".join([next(parts) for _ in own]) for name, own in asked}
+    return Fetched(found)
 
 
 @dataclass(slots=True)
 class Fetched:
-    """Chunks that are here; others are on a disk, and read when they are decoded."""
+    """What is here, by array and part of it; the rest is on a disk or in memory, and read when it is used."""
 
-    chunks: dict[tuple[str, int], bytes]
+    parts: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that are held."""
+        return sum(map(len, self.parts.values()))
+
+    def rows(self, reader: ArrayReader, start: int, stop: int) -> Array:
+        """Return rows ``[start, stop)`` of an array: (n, *sample), not to be written to."""
+        raw = self.parts.get((reader.key, start, stop))
+        if raw is None:
+            return reader.rows(start, stop)
+        return np.frombuffer(raw, reader.layout.np_dtype).reshape(-1, *reader.layout.sample)
 
     def decode(self, work: Sequence[tuple[Job, Array]], pool: Executor | None = None) -> None:
         """Decode chunks into their rows of a batch, on the threads of a pool if there is one."""
@@ -100,5 +92,5 @@ class Fetched:
                 pass
 
     def _one(self, job: Job, out: Array) -> None:
-        raw = self.chunks.get((job.reader.key, job.chunk))
+        raw = self.parts.get((job.reader.key, job.chunk, job.chunk + 1))
         job.decode(job.reader.chunk(job.chunk) if raw is None else raw, out)

@@ -5,8 +5,9 @@ Lengths are in the log; places come from a segment's document when it is first m
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...schemas import DamageError, NotFoundError, StreamSpec, VideoFormat, from_document, strict_json
-from ..arrays import ArrayReader
+from ..arrays import ArrayReader, open_shards
 from ..catalog import Add, Catalog, State
 from ..layout import parse_array
 from ..storage import Storage
-from ..store import Store, checked_read
+from ..store import Store, checked
 
 Ints = NDArray[np.int64]
 
@@ -31,6 +32,40 @@ class Place:
     segment: int
     row: int
     id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Places:
+    """Where episodes lie, by number: a column for each field of `Place`, (E,)."""
+
+    stores: Ints
+    segments: Ints
+    rows: Ints
+    ids: NDArray[np.object_]
+
+    def __len__(self) -> int:
+        """Return the number of episodes."""
+        return len(self.ids)
+
+    def __getitem__(self, number: int) -> Place:
+        """Return where an episode lies."""
+        return Place(
+            store=int(self.stores[number]),
+            segment=int(self.segments[number]),
+            row=int(self.rows[number]),
+            id=self.ids[number],
+        )
+
+    def __iter__(self) -> Iterator[Place]:
+        """Yield where each episode lies."""
+        return (self[number] for number in range(len(self)))
+
+    def subset(self, numbers: Sequence[int] | NDArray[np.integer]) -> Places:
+        """Return the places of some of the episodes."""
+        at = np.asarray(numbers, np.int64)
+        return Places(
+            stores=self.stores[at], segments=self.segments[at], rows=self.rows[at], ids=self.ids[at]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +111,33 @@ class Shelf:
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, ([(store.storage, store.state) for store in self.stores],)
 
-    def places(self) -> list[Place]:
+    def reopened(self) -> Shelf:
+        """Return the same with connections and locks of its own, for a process that was forked."""
+        return _rebuilt([(copy.deepcopy(store.storage), store.state) for store in self.stores])
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading waits for a server."""
+        return any(store.storage.local("segments") is None for store in self.stores)
+
+    def places(self) -> Places:
         """Return the live episodes of all stores, in their order."""
-        return [
-            Place(store=number, segment=self._numbers[number, where.segment], row=where.row, id=episode)
-            for number, store in enumerate(self.stores)
-            for episode, where in store.state.episodes.items()
-        ]
+        found: list[Places] = []
+        for number, store in enumerate(self.stores):
+            wheres = store.state.episodes.values()
+            segments = (self._numbers[number, where.segment] for where in wheres)
+            ids = np.empty(len(wheres), object)
+            ids[:] = list(store.state.episodes)
+            found.append(
+                Places(
+                    stores=np.full(len(wheres), number, np.int64),
+                    segments=np.fromiter(segments, np.int64, len(wheres)),
+                    rows=np.fromiter((where.row for where in wheres), np.int64, len(wheres)),
+                    ids=ids,
+                )
+            )
+        names = ("stores", "segments", "rows", "ids")
+        return Places(**{name: np.concatenate([getattr(one, name) for one in found]) for name in names})
 
     def lengths(self, segment: int, clock: str) -> Ints:
         """Return the samples of each row of a segment on a clock, from the log if that tells.
@@ -102,17 +157,47 @@ class Shelf:
     def open(self, number: int) -> Segment:
         """Return a segment, reading its document if it is not open yet."""
         found = self._open.get(number)
-        if found is None:
+        return found or self.open_many([number])[0]
+
+    def open_many(self, numbers: Iterable[int]) -> list[Segment]:
+        """Return segments; the documents of those that are not open yet are read at once."""
+        asked = list(numbers)
+        if any(number not in self._open for number in asked):
             with self._lock:
-                found = self._open.get(number) or self._opened(number)
-                self._open[number] = found
+                missing = [number for number in dict.fromkeys(asked) if number not in self._open]
+                documents = self._documents(missing, "zarr.json")
+                # Only stores that were written before the log told lengths are asked for their tables.
+                untold = [number for number in missing if not self.segments[number][1].lengths]
+                tables = self._documents(untold, "episodes.parquet")
+                for number in missing:
+                    self._open[number] = self._opened(number, documents[number], tables.get(number))
+        return [self._open[number] for number in asked]
+
+    def warm(self, wanted: Iterable[tuple[ArrayReader, int, int]]) -> None:
+        """Open the shards that hold slots ``[start, stop)`` of arrays, all at once."""
+        wanted = [
+            (reader, start, stop)
+            for reader, start, stop in wanted
+            if not all(map(reader.is_open, reader.shards(start, stop)))
+        ]
+        if wanted:
+            with self._lock:
+                open_shards(wanted)
+
+    def _documents(self, numbers: Sequence[int], path: str) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        for index, store in enumerate(self.stores):
+            own = [
+                (number, self.segments[number][1]) for number in numbers if self.segments[number][0] == index
+            ]
+            raws = checked(store.storage, [add for _, add in own], path)
+            found |= {number: raw for (number, _), raw in zip(own, raws, strict=True)}
         return found
 
-    def _opened(self, number: int) -> Segment:
+    def _opened(self, number: int, raw: bytes, table: bytes | None) -> Segment:
         index, add = self.segments[number]
         storage, root = self.stores[index].storage, f"segments/{add.segment}"
-        document = strict_json(checked_read(storage, add, "zarr.json"))
-        members = document["consolidated_metadata"]["metadata"]
+        members = strict_json(raw)["consolidated_metadata"]["metadata"]
         sizes = {f"{root}/{path}": file.size for path, file in add.files.items()}
         arrays: dict[str, ArrayReader] = {}
         specs: dict[str, StreamSpec] = {}
@@ -129,22 +214,23 @@ class Shelf:
             elif name not in {"start", "length"}:
                 arrays[name] = reader
                 specs[name] = from_document(StreamSpec, member["attributes"]["teleopen"]["stream"])
-        lengths = self._all_lengths(index, add, units)
+        lengths = _lengths(add, units, table)
         starts = {clock: _starts(lengths[clock], unit) for clock, unit in units.items()}
         return Segment(arrays=arrays, specs=specs, starts=starts, lengths=lengths)
 
-    def _all_lengths(self, store: int, add: Add, units: Mapping[str, int]) -> dict[str, Ints]:
-        if add.lengths:
-            if add.lengths.keys() != units.keys():
-                raise DamageError(f"segments/{add.segment}/zarr.json", "has other clocks than the log says")
-            return {clock: np.array(told, np.int64) for clock, told in add.lengths.items()}
-        import io
 
-        import pyarrow.parquet as pq
+def _lengths(add: Add, units: Mapping[str, int], table: bytes | None) -> dict[str, Ints]:
+    """Return the samples of each row by clock: as the log tells, or the segment's own table."""
+    if table is None:
+        if add.lengths.keys() != units.keys():
+            raise DamageError(f"segments/{add.segment}/zarr.json", "has other clocks than the log says")
+        return {clock: np.array(told, np.int64) for clock, told in add.lengths.items()}
+    import io
 
-        raw = checked_read(self.stores[store].storage, add, "episodes.parquet")
-        table = pq.read_table(io.BytesIO(raw), columns=[f"{clock}.length" for clock in units])
-        return {clock: table[f"{clock}.length"].to_numpy().astype(np.int64) for clock in units}
+    import pyarrow.parquet as pq
+
+    read = pq.read_table(io.BytesIO(table), columns=[f"{clock}.length" for clock in units])
+    return {clock: read[f"{clock}.length"].to_numpy().astype(np.int64) for clock in units}
 
 
 def _rebuilt(stores: Sequence[tuple[Storage, State]]) -> Shelf:

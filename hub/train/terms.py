@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...schemas import RightsError
+from ...schemas import Rights, RightsError, SchemaError
 from ...schemas.licences import alternatives, duties, outbound, preference
 from ..sync.notice import notice
+from ..sync.public_rights import public_rights
 from ..sync.tree import PublicEpisode
 from .shelf import Place, Shelf
 
@@ -49,7 +50,8 @@ def terms_of(shelf: Shelf, places: Iterable[Place]) -> Terms:
     for place in places:
         state = shelf.stores[place.store].state
         record = state.rights[place.id]
-        stated = str(record.get("licence", {}).get("expression", "NOASSERTION"))
+        licence = record.get("licence")
+        stated = str((licence if isinstance(licence, Mapping) else {}).get("expression", "NOASSERTION"))
         counts[stated] += 1
         if id(record) in records:
             continue
@@ -63,7 +65,7 @@ def terms_of(shelf: Shelf, places: Iterable[Place]) -> Terms:
                 licence=chosen or stated,
                 tier=str(record.get("tier", "")),
                 record="",
-                rights={"licence": {}, **record},
+                rights=_to_tell(record),
             )
         )
     told = notice(works).decode() if works else ""
@@ -79,6 +81,14 @@ def terms_of(shelf: Shelf, places: Iterable[Place]) -> Terms:
         problem="",
         notice=told,
     )
+
+
+def _to_tell(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what of a record may be passed on: nobody is named who did not ask for it."""
+    try:
+        return {"licence": {}, **public_rights(Rights.from_document(record))}
+    except SchemaError:
+        return {"licence": {}}
 
 
 def _chosen(expression: str) -> str:

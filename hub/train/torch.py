@@ -5,7 +5,6 @@ In a `DataLoader`'s workers each decodes its own batches with one thread; fork, 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,10 +26,7 @@ def tensors(batch: Batch) -> Tensors:
 
 def _here(windows: Windows) -> Windows:
     """Return windows whose connections are this process's own: those of a parent break when it forks."""
-    if all(store.storage.local("segments") is not None for store in windows.shelf.stores):
-        return windows
-    copy: Windows = pickle.loads(pickle.dumps(windows))  # noqa: S301 - our own object, from this process
-    return copy
+    return windows.reopened() if windows.shelf.is_remote else windows
 
 
 class TorchWindows(Dataset[Tensors]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +15,8 @@ from ...schemas import Array, NotFoundError, StreamSpec
 from ..decode import Form
 from .align import between, chosen
 from .order import Indices, Order, Permuted, Sequential, Space
-from .read import Chunks, Fetched, Job
-from .shelf import Place, Segment, Shelf
+from .read import Fetched, Job, Rows, fetch
+from .shelf import Place, Places, Segment, Shelf
 from .wants import Want, WindowError
 
 if TYPE_CHECKING:
@@ -56,13 +56,12 @@ class Windows:
     """
 
     shelf: Shelf
-    places: Sequence[Place]
+    places: Places
     wants: Mapping[str, Want]
     clock: str
     rate_hz: float | None = None
     shares: NDArray[np.float64] | None = None
     levels: Mapping[tuple[int, str], Level] = field(default_factory=dict)
-    _chunks: Chunks = field(default_factory=Chunks, repr=False)
 
     @cached_property
     def space(self) -> Space:
@@ -75,7 +74,7 @@ class Windows:
         """Return how likely each anchor of an episode is, so that each store gets its share."""
         if self.shares is None:
             return None
-        stores = np.array([place.store for place in self.places])
+        stores = self.places.stores
         anchors = np.bincount(stores, lengths)
         found: NDArray[np.float64] = self.shares / anchors[stores]
         return found
@@ -151,48 +150,116 @@ class Windows:
         return Loader(schedule, threads, skip_damage)
 
     def plan(self, episodes: Sequence[int] | Indices, anchors: Sequence[int] | Indices) -> Plan:
-        """Return what it takes to read a batch. Reads nothing but times, where clocks differ."""
-        rows = [self._row(int(e), int(a)) for e, a in zip(episodes, anchors, strict=True)]
-        return Plan(self, rows)
+        """Return what it takes to read a batch. Reads documents, indices and times that are not known yet."""
+        windows = [(self.places[int(e)], int(e), int(a)) for e, a in zip(episodes, anchors, strict=True)]
+        known = (
+            self._known([(place, anchor) for place, _, anchor in windows]) if self._is_remote else Fetched()
+        )
+        return Plan(self, [self._row(place, e, a, known) for place, e, a in windows])
+
+    def reopened(self) -> Windows:
+        """Return the same with connections of its own, for a process that was forked."""
+        made = replace(
+            self,
+            shelf=self.shelf.reopened(),
+            levels={of: replace(level, shelf=level.shelf.reopened()) for of, level in self.levels.items()},
+        )
+        made.__dict__["space"] = self.space
+        return made
+
+    @cached_property
+    def _is_remote(self) -> bool:
+        return self.shelf.is_remote
+
+    # ------------------------------------------------------------ ahead of a batch
+
+    def _known(self, windows: Sequence[tuple[Place, int]]) -> Fetched:
+        """Open what windows lie in, and return those of their times that are not kept: each step at once."""
+        self.shelf.open_many({place.segment for place, _ in windows})
+        for level in {id(level): level for level in self.levels.values()}.values():
+            numbers = (level.numbers[place.id] for place, _ in windows if place.id in level.numbers)
+            level.shelf.open_many({int(level.places.segments[number]) for number in numbers})
+        shards: dict[Rows, None] = {}
+        times: dict[Rows, None] = {}
+        for place, anchor in windows:
+            for name in self.wants:
+                shards[self._part(name, place)] = None
+            segment = self.shelf.open(place.segment)
+            clocks = {segment.specs[name].clock for name in self.wants if name in segment.specs}
+            for clock in {*clocks, self.clock}:
+                start, length = (int(of[clock][place.row]) for of in (segment.starts, segment.lengths))
+                if clocks == {self.clock} and self._by_steps:
+                    start, length = start + min(anchor, length - 1), 1
+                times[segment.arrays[f"timestamp.{clock}"], start, start + length] = None
+        self.shelf.warm([*shards, *times])
+        return fetch((), list(times))
+
+    def _part(self, name: str, place: Place) -> Rows:
+        """Return which slots of which array an episode's stream is."""
+        segment, place = self.source(name, place)
+        if name not in segment.specs:
+            there = ", ".join(sorted(segment.specs))
+            raise NotFoundError(f"an episode has no stream {name!r}; it has {there}")
+        clock = segment.specs[name].clock
+        start = int(segment.starts[clock][place.row])
+        return segment.arrays[name], start, start + int(segment.lengths[clock][place.row])
+
+    @cached_property
+    def _by_steps(self) -> bool:
+        return self.rate_hz is None and all(want.steps for want in self.wants.values())
+
+    def source(self, name: str, place: Place) -> tuple[Segment, Place]:
+        """Return where a stream of an episode is read from: the store, or a level that has the episode."""
+        level = self.levels.get((place.store, name))
+        number = level.numbers.get(place.id) if level else None
+        if level is not None and number is not None:
+            found = level.places[number]
+            return level.shelf.open(found.segment), found
+        return self.shelf.open(place.segment), place
 
     # ------------------------------------------------------------ anchors
 
     def _anchors(self) -> Indices:
         """Return the number of anchors of each episode."""
-        told: dict[int, NDArray[np.int64]] = {}
         found = np.empty(len(self.places), np.int64)
-        for at, place in enumerate(self.places):
-            if place.segment not in told:
-                told[place.segment] = self.shelf.lengths(place.segment, self.clock)
-            found[at] = told[place.segment][place.row]
-        if self.rate_hz is not None:
-            for at, place in enumerate(self.places):
-                found[at] = self._ticks(place, int(found[at]))
+        segments = np.unique(self.places.segments)
+        self.shelf.open_many(
+            n for n in segments.tolist() if self.rate_hz or not self.shelf.segments[n][1].lengths
+        )
+        by_segment = np.argsort(self.places.segments, kind="stable")
+        ends = np.searchsorted(self.places.segments[by_segment], segments, side="right")
+        for number, episodes in zip(segments.tolist(), np.split(by_segment, ends[:-1]), strict=True):
+            found[episodes] = self.shelf.lengths(number, self.clock)[self.places.rows[episodes]]
         if (found < 1).any():
             raise WindowError("there are episodes without a sample on the clock of the anchors")
+        if self.rate_hz is not None:
+            for number, episodes in zip(segments.tolist(), np.split(by_segment, ends[:-1]), strict=True):
+                found[episodes] = self._ticks(number, episodes)
         return found
 
-    def _ticks(self, place: Place, length: int) -> int:
-        segment = self.shelf.open(place.segment)
-        start = int(segment.starts[self.clock][place.row])
-        times = segment.arrays[f"timestamp.{self.clock}"]
-        first, last = (int(times.rows(at, at + 1)[0]) for at in (start, start + length - 1))
-        return int((last - first) * self._rate() / 1e9) + 1
+    def _ticks(self, segment: int, episodes: Indices) -> Indices:
+        """Return the number of anchors of some episodes of one segment, at the rate that is wanted."""
+        opened, rows = self.shelf.open(segment), self.places.rows[episodes]
+        first = opened.starts[self.clock][rows]
+        last = first + opened.lengths[self.clock][rows] - 1
+        times = opened.arrays[f"timestamp.{self.clock}"].take(np.concatenate([first, last]))
+        span = times[len(rows) :] - times[: len(rows)]
+        found: Indices = (span * self._rate() / 1e9).astype(np.int64) + 1
+        return found
 
     def _rate(self) -> float:
         return self.rate_hz or 0.0
 
     def _cameras(self) -> list[Any]:
-        segment = self.shelf.open(self.places[0].segment) if self.places else None
+        segment = self.shelf.open(self.places[0].segment) if len(self.places) else None
         names = [n for n in self.wants if segment and n in segment.specs]
         return [segment.arrays[n] for n in names if segment and segment.specs[n].kind == "video"]
 
     # ------------------------------------------------------------ one window
 
-    def _row(self, episode: int, anchor: int) -> Row:
-        place = self.places[episode]
+    def _row(self, place: Place, episode: int, anchor: int, known: Fetched) -> Row:
         segment = self.shelf.open(place.segment)
-        times = _Times(segment, place.row)
+        times = _Times(segment, place.row, known)
         length = int(segment.lengths[self.clock][place.row])
         now = None if self.rate_hz is None else self._tick_time(times, anchor)
         picked = {
@@ -238,10 +305,17 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A smaller copy of the cameras of a store: its episodes by id."""
+    """A smaller copy of the cameras of a store: its episodes, and their numbers by id."""
 
     shelf: Shelf
-    places: Mapping[str, Place]
+    places: Places
+    numbers: Mapping[str, int]
+
+    @classmethod
+    def of(cls, shelf: Shelf) -> Level:
+        """Return the level that a shelf of its own holds."""
+        places = shelf.places()
+        return cls(shelf, places, {id: number for number, id in enumerate(places.ids)})
 
 
 @dataclass(slots=True)
@@ -250,13 +324,15 @@ class _Times:
 
     segment: Segment
     row: int
+    fetched: Fetched
     _known: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def of(self, clock: str) -> NDArray[np.int64]:
         if clock not in self._known:
             start = int(self.segment.starts[clock][self.row])
             length = int(self.segment.lengths[clock][self.row])
-            self._known[clock] = self.segment.arrays[f"timestamp.{clock}"].rows(start, start + length)
+            reader = self.segment.arrays[f"timestamp.{clock}"]
+            self._known[clock] = self.fetched.rows(reader, start, start + length)
         return self._known[clock]
 
     def at(self, clock: str, index: Indices) -> NDArray[np.int64]:
@@ -264,7 +340,9 @@ class _Times:
         if clock in self._known:
             return self._known[clock][index]
         start = int(self.segment.starts[clock][self.row]) + int(index[0])
-        found: NDArray[np.int64] = self.segment.arrays[f"timestamp.{clock}"].rows(start, start + 1)
+        found: NDArray[np.int64] = self.fetched.rows(
+            self.segment.arrays[f"timestamp.{clock}"], start, start + 1
+        )
         return found
 
 
@@ -292,7 +370,7 @@ class Plan:
     def _plan_stream(self, name: str, want: Want) -> None:
         jobs: dict[tuple[str, int], Job] = {}
         for at, row in enumerate(self.rows):
-            segment, place = self._source(name, row)
+            segment, place = self.windows.source(name, row.place)
             spec = segment.specs[name]
             form = form_of(spec, want) if spec.kind == "video" else None
             first, known = self.forms.setdefault(name, (spec, form))
@@ -310,14 +388,6 @@ class Plan:
                 job.rows.setdefault(slot, []).append(at * want.count + k)
         self.jobs[name] = list(jobs.values())
 
-    def _source(self, name: str, row: Row) -> tuple[Segment, Place]:
-        """Return where a stream of a window is read from: the store, or a level that has the episode."""
-        level = self.windows.levels.get((row.place.store, name))
-        place = level.places.get(row.place.id) if level else None
-        if level is not None and place is not None:
-            return level.shelf.open(place.segment), place
-        return self.windows.shelf.open(row.place.segment), row.place
-
     @property
     def batch_bytes(self) -> int:
         """Bytes of the pictures of the batch."""
@@ -328,9 +398,22 @@ class Plan:
         )
 
     def fetch(self) -> Fetched:
-        """Read the camera and depth chunks of the batch, in as few requests as there are chunks."""
+        """Read what the batch needs of remote stores, in as few requests as it has places there."""
         jobs = [job for jobs in self.jobs.values() for job in jobs]
-        return self.windows._chunks.fetch(jobs)  # noqa: SLF001 - one module in two files
+        rows = [self._span(name, row) for name in self._low_dims for row in self.rows]
+        return fetch(jobs, rows)
+
+    @property
+    def _low_dims(self) -> list[str]:
+        return [name for name, (spec, _) in self.forms.items() if spec.kind == "low_dim"]
+
+    def _span(self, name: str, row: Row) -> Rows:
+        """Return the rows of an array from the first to the last that a window takes."""
+        segment, picked = self.windows.shelf.open(row.place.segment), row.picked[name]
+        clock = segment.specs[name].clock
+        start, length = (int(of[clock][row.place.row]) for of in (segment.starts, segment.lengths))
+        stop = min(int(picked.index.max()) + 1 + (picked.part is not None), length)
+        return segment.arrays[name], start + int(picked.index.min()), start + stop
 
     def read(self, fetched: Fetched, pool: Executor | None = None) -> Batch:
         """Decode what was fetched, read the rest, and return the batch."""
@@ -343,7 +426,7 @@ class Plan:
         for name, want in self.windows.wants.items():
             spec, form = self.forms[name]
             if spec.kind == "low_dim":
-                batch[name] = self._low_dim(name, want, spec)
+                batch[name] = self._low_dim(name, want, spec, fetched)
             else:
                 shape = form.shape if form else spec.shape
                 out = np.empty((len(self.rows) * want.count, *shape), spec.np_dtype)
@@ -359,20 +442,14 @@ class Plan:
                 batch[name] = batch[name].astype(np.float32) * np.float32(1 / 255)
         return batch
 
-    def _low_dim(self, name: str, want: Want, spec: StreamSpec) -> Array:
+    def _low_dim(self, name: str, want: Want, spec: StreamSpec, fetched: Fetched) -> Array:
         out = np.empty((len(self.rows), want.count, *spec.shape), spec.np_dtype)
         for at, row in enumerate(self.rows):
-            segment = self.windows.shelf.open(row.place.segment)
-            start = int(segment.starts[segment.specs[name].clock][row.place.row])
-            picked = row.picked[name]
-            first, last = int(picked.index.min()), int(picked.index.max())
-            more = int(picked.part is not None)
-            stop = min(last + 1 + more, int(segment.lengths[segment.specs[name].clock][row.place.row]))
-            values = segment.arrays[name].rows(start + first, start + stop)
+            values, picked = fetched.rows(*self._span(name, row)), row.picked[name]
+            left = picked.index - picked.index.min()
             if picked.part is None:
-                out[at] = values[picked.index - first]
+                out[at] = values[left]
             else:
-                left = picked.index - first
                 right = np.minimum(left + 1, len(values) - 1)
                 spherical = want.align == "slerp"
                 ends = [values[side].astype(np.float64) for side in (left, right)]

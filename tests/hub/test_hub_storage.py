@@ -87,7 +87,9 @@ def test_a_store_on_the_hub_is_read_like_any_other(hub: Hub, made: Store) -> Non
 def test_the_token_goes_to_the_hub_and_not_to_where_it_sends_us(hub: Hub) -> None:
     hub.repositories[REPO].private = True
     list(open_dataset(URL).windows({CAMERA: [0]}).loader(64, threads=0))
-    seen = {part: [dict(one.headers) for one in hub.record if part in one.path] for part in ("/resolve/", "/cdn/")}
+    seen = {
+        part: [dict(one.headers) for one in hub.record if part in one.path] for part in ("/resolve/", "/cdn/")
+    }
     assert seen["/cdn/"]
     assert all("Authorization" not in headers for headers in seen["/cdn/"])
     assert all(headers["Authorization"] == f"Bearer {TOKEN}" for headers in seen["/resolve/"])

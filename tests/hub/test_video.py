@@ -371,6 +371,7 @@ QUIET = "log-level=none:pools=none:frame-threads=1"
 SOURCES: dict[str, tuple[str, dict[str, str], int, str]] = {
     "h264 long": ("libx264", {"preset": "veryfast"}, 250, "yuv420p"),
     "h264 60": ("libx264", {"preset": "fast", "x264-params": "bframes=5"}, 60, "yuv420p"),
+    "h264 slices": ("libx264", {"preset": "veryfast", "x264-params": "slices=4"}, 40, "yuv420p"),
     "h264 4:2:2": ("libx264", {"preset": "ultrafast"}, 20, "yuv422p"),
     "h264 open": ("libx264", {"preset": "veryfast", "x264-params": "open-gop=1:scenecut=0"}, 40, "yuv420p"),
     "hevc open": ("libx265", {"preset": "ultrafast", "x265-params": QUIET}, 25, "yuv420p"),

@@ -57,3 +57,15 @@ def test_without_a_stated_licence_there_is_none(tmp_path: Path) -> None:
     terms = open_dataset(store).terms()
     assert (terms.outbound, dict(terms.licences)) == ("", {"NOASSERTION": 1})
     assert terms.problem
+
+
+def test_a_notice_names_nobody_who_asked_not_to_be_named(tmp_path: Path) -> None:
+    told = licensed("CC-BY-4.0", "Work").to_document()
+    credit = {"title": "Work", "creators": ["Jane Roe"], "suppressed": True}
+    told |= {"attribution": [credit], "holder": [{"name": "Richard Roe", "kind": "person"}]}
+    store = create_store(tmp_path / "store")
+    one = make(seed=1, steps=9, cameras=(), depth=False, imu=False)
+    store.write([replace(one, rights=Rights.from_document(told))])
+    notice = open_dataset(store).terms().notice
+    assert "Work" in notice
+    assert "Roe" not in notice
