@@ -122,6 +122,7 @@ def test_streams_read_in_another_process(file: Path, peak_memory: Callable[..., 
     peak_memory(values_elsewhere, pickle.dumps(episode.streams["extra.count"]))
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 warns of what is tried
 def test_a_forked_process_asks_a_reader_of_its_own(file: Path) -> None:
     stream = only(lying(""), file).streams["extra.count"]
     child = os.fork()

@@ -214,6 +214,8 @@ def _read_in_child(storage: Any, results: Any) -> None:
     results.put(storage.read("x", 5, 9))
 
 
+# Python 3.12 warns of what is tried here.
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_process_that_was_forked_has_connections_of_its_own(tmp_path: Path) -> None:
     with spoiling(tmp_path) as (storage, _):
         assert storage.read("x", 5, 9) == DATA[5:9]
