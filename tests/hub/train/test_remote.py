@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import multiprocessing
 import random
@@ -145,6 +146,7 @@ def test_what_is_kept_of_remote_rows_is_bounded_and_given_back(
         dataset.windows({"action": [0], "phase": [0]}).batch(range(6), [0] * 6)
         assert 0 < room._used <= 6000
         del dataset
+        gc.collect()
     assert room._used == 0
 
 
