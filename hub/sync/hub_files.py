@@ -192,19 +192,19 @@ class Reader:
             return b""
         from huggingface_hub import hf_hub_url
 
-        tools = hub_client.library()
+        client = hub_client.library()
         url = hf_hub_url(
             self.repository, path, repo_type=REPO_TYPE, revision=commit, endpoint=self.api.endpoint
         )
-        headers = tools.build_hf_headers(token=self.api.token, library_name="teleopen")
+        headers = client.build_hf_headers(token=self.api.token, library_name="teleopen")
         headers["Accept-Encoding"] = "identity"
         whole = (start, stop) == (0, size)
         if not whole:
             headers["Range"] = f"bytes={start}-{stop - 1}"
 
         def ask() -> bytes:
-            response = tools.http_backoff("GET", url, headers=headers, timeout=hub_client.TIMEOUT_S)
-            tools.hf_raise_for_status(response)
+            response = client.http_backoff("GET", url, headers=headers, timeout=hub_client.TIMEOUT_S)
+            client.hf_raise_for_status(response)
             data: bytes = response.content
             if response.status_code == 200 and not whole and len(data) == size:
                 return data[start:stop]  # a server or cache on the way ignores ranges
