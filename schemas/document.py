@@ -125,7 +125,7 @@ def from_document(cls: type[T], document: object) -> T:
     if cls is Episode and isinstance(document, Mapping):
         document = dict(document)
         version = document.pop("schema", None)
-        if version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION or isinstance(version, bool):
             problems.append(Problem("schema", f"is {version!r}; this reads version {SCHEMA_VERSION}"))
         unknown = {key: document.pop(key) for key in list(document) if key not in _members(Episode)}
     value = _parse(cls, document, "", problems)
@@ -207,6 +207,8 @@ def _parse_scalar(kind: type, value: Any, where: str, problems: list[Problem]) -
         if isinstance(value, int) or math.isfinite(value):
             return value
         return _wrong(problems, where, "must be finite", "value")
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON does not tell 1.0 from 1
     if isinstance(value, str) and kind is str and re.search(r"[\ud800-\udfff]", value):
         return _wrong(problems, where, "holds half of a surrogate pair", "value")
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):

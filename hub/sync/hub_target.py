@@ -44,6 +44,7 @@ COMMIT_FILES = 10_000
 
 _BATCH = 256
 _NO_COMMIT = "0" * 40
+_TITLE = re.compile(r"Publish version (\d+): ")
 _URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
 _CONFLICT, _STALE = 409, 412
 
@@ -322,7 +323,7 @@ class HubTarget:
         operations: list[Any] = [self._operations[path, file.sha256] for path, file in plan.add.items()]
         operations += [CommitOperationDelete(path, is_folder=False) for path in plan.delete]
         manifest = tree.files[MANIFEST]
-        title = f"Publish version {plan.version}: {plan.episodes} episodes"
+        title = f"Publish version {plan.version}: {plan.episodes} episodes"  # _TITLE reads it
         commit = self._commit(plan.base, operations, title, f"Plan {plan.digest}", manifest)
         for blob in tree.files.values():
             if blob.data is not None:
@@ -397,34 +398,59 @@ class HubTarget:
     # ------------------------------------------------------------ afterwards
 
     def finish(self, base: str, version: int) -> tuple[str, ...]:
-        done = []
+        done, unnamed = [], {base: version}
         info = self._info()
         names = self._names()
         self._check_settings(info, names)
         if bool(info.private) != self._private:
-            self._check_history(base)
-            call(
-                self.url,
-                self._api.update_repo_settings,
-                self.repository,
-                visibility="private" if self._private else "public",
-                repo_type=REPO_TYPE,
-            )
-            if bool(self._info().private) != self._private:
-                raise StoreError(self.url, "said yes to being made public, and is private still")
+            if not self._may_be_opened(base):
+                return ()
+            self._open()
             done.append("made public")
-        if base not in names.values():
-            done.append(f"named {self._name(base, version, names)}")
+            unnamed |= self._versions()
+        for commit in [commit for commit in unnamed if commit not in names.values()]:
+            name = self._name(commit, unnamed[commit], names)
+            done.append(f"named {name}")
+            names = {**names, name: commit}
         return tuple(done)
 
-    def _check_history(self, base: str) -> None:
-        """Refuse to open a repository of which an older commit, on any ref, holds more than is public now."""
+    def _open(self) -> None:
+        call(
+            self.url,
+            self._api.update_repo_settings,
+            self.repository,
+            visibility="public",
+            repo_type=REPO_TYPE,
+        )
+        if self._info().private:
+            raise StoreError(self.url, "said yes to being made public, and is private still")
+
+    def _versions(self) -> dict[str, int]:
+        """Return the versions that were published so far by their commits."""
+        told = call(
+            self.url,
+            self._api.list_repo_commits,
+            self.repository,
+            revision=self.branch,
+            repo_type=REPO_TYPE,
+        )
+        titles = {commit.commit_id: _TITLE.match(commit.title) for commit in told}
+        return {commit: int(title[1]) for commit, title in titles.items() if title}
+
+    def _may_be_opened(self, base: str) -> bool:
+        """Tell whether no commit, on any ref, holds more than is public at ``base``.
+
+        If one does since somebody else published meanwhile, it is for them to open it, after they have
+        checked theirs, and to name all that was published until then: a closed repository with names is one
+        that its owner closed.
+        """
         from .hub_purge import unpublished
 
         found = unpublished(self._api, self._reader, base)
-        if found is not None:
+        if found is not None and self._info().sha == base:
             why = f"is private, and {found}, which everyone could read if it were made public"
             raise StoreError(self.url, f"{why}. Nobody has seen it yet: delete it, and publish again")
+        return found is None
 
     def _names(self) -> dict[str, str]:
         """Return the commit of each tag that publishing made."""

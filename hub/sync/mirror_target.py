@@ -74,6 +74,7 @@ from .tree import EMPTY, Blob, PublicState, Tombstone, is_data
 _MARK = b'{"format":1}\n'
 _OBJECT = re.compile(rf"{OBJECTS}/[0-9a-f]{{2}}/[0-9a-f]{{64}}")
 _BASE = re.compile(r"(\d{8})-([0-9a-f]{16})")
+_REPLACED = "newer generations have taken its place"
 _PARALLEL = 8
 _TRIES = 5
 
@@ -120,8 +121,17 @@ class MirrorTarget:
             if revision is not None:
                 raise NotFoundError(f"{self.url} has no generation {revision}")
             return EMPTY
-        files = found.generation.files
-        return read_public(self._snapshot(storage, found), found.base, files)
+        try:
+            return read_public(self._snapshot(storage, found), found.base, found.generation.files)
+        except (NotFoundError, DamageError) as error:
+            # Others may have published meanwhile, and tidied up what they no longer list.
+            if self._is_newest(storage, found):
+                raise
+            if revision is not None:
+                raise StaleError(
+                    f"{self.url}@{revision}", "newer generations have taken its place"
+                ) from error
+        return self.look()
 
     def _snapshot(self, storage: Storage, found: Found) -> Snapshot:
         files = found.generation.files
@@ -184,8 +194,12 @@ class MirrorTarget:
 
         def check(path: str) -> None:
             told = state.files[path]
-            if not holds(storage, file_key(path, told.sha256), told):
-                raise DamageError(f"{self.url}/{path}", "does not hold the bytes that were brought there")
+            key = file_key(path, told.sha256)
+            if holds(storage, key, told):
+                return
+            if key not in keys_of(self._newest(storage).generation.files):
+                raise StaleError(f"{self.url}/{path}", _REPLACED)
+            raise DamageError(f"{self.url}/{path}", "does not hold the bytes that were brought there")
 
         with ThreadPoolExecutor(_PARALLEL, "probe") as pool:
             list(pool.map(check, paths))

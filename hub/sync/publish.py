@@ -175,14 +175,11 @@ def _switch(plan: Plan, target: Target, log: AuditLog, progress: Progress, state
     log.add("switched", target=target.url, base=base)
     for path in plan.switch:
         progress(path, plan.add[path].size)
-    tree = plan.files()
-    now = target.look(base)
-    check_tree(target.url, now.files, {path: blob.file for path, blob in tree.files.items()})
-    sample = _sample(plan)
-    target.probe(now, sample)
-    done = target.finish(base, plan.version)
-    if done:
-        target.probe(now, sample[:1])  # what was closed until now is to be open to strangers
+    try:
+        done = _checked(plan, target, base)
+    except StaleError:
+        # Others have published upon it, and it is for them to check what is there now.
+        done = target.finish(base, plan.version)
     log.add("finish", target=target.url, base=base, done=list(done))
     return Report(
         url=target.url,
@@ -195,6 +192,18 @@ def _switch(plan: Plan, target: Target, log: AuditLog, progress: Progress, state
         sent_bytes=plan.add_bytes,
         done=done,
     )
+
+
+def _checked(plan: Plan, target: Target, base: str) -> tuple[str, ...]:
+    """Finish what was switched, if a stranger gets what was planned."""
+    now = target.look(base)
+    check_tree(target.url, now.files, {path: blob.file for path, blob in plan.files().files.items()})
+    sample = _sample(plan)
+    target.probe(now, sample)
+    done = target.finish(base, plan.version)
+    if done:
+        target.probe(now, sample[:1])  # what was closed until now is to be open to strangers
+    return done
 
 
 def _sample(plan: Plan) -> list[str]:

@@ -31,7 +31,7 @@ def silent(_path: str, _size: int) -> None:
 
 
 class StaleError(ConflictError):
-    """The target is no longer what the plan rests on: look again, plan again. Nothing was switched."""
+    """The target is no longer what was told of: look again, plan again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,8 @@ class Target(Protocol):
         ------
         DamageError
             If what is there contradicts itself.
+        StaleError
+            If newer revisions have taken the place of the one that was asked for while it was read.
         StoreError
             If it cannot be read.
         """
@@ -120,6 +122,8 @@ class Target(Protocol):
         ------
         DamageError
             If a stranger gets other bytes.
+        StaleError
+            If newer revisions have taken the place of this one.
         StoreError
             If a stranger gets what is closed, or not what is open.
         """

@@ -79,6 +79,27 @@ def test_schema_and_validator_agree_on_a_spoilt_document(
     assert accepted == VALIDATOR.is_valid(document), place
 
 
+def test_schema_and_validator_agree_on_each_place_of_a_document() -> None:
+    values = (None, True, False, 0, 1, 0.0, 1.0, 1.5, -1, 1e300, "", "x", "a/b", [], ["x"], {}, {"x": 1})
+    text = GOLDEN.read_bytes()
+    differ = []
+    for place in places(json.loads(text)):
+        for value in values if place[0] != "rights" else ():
+            document = json.loads(text)
+            target = document
+            for key in place[:-1]:
+                target = target[key]
+            target[place[-1]] = value
+            try:
+                from_document(Episode, document)
+                accepted = True
+            except SchemaError:
+                accepted = False
+            if accepted != VALIDATOR.is_valid(document):
+                differ.append((place, value))
+    assert differ == []
+
+
 def test_unknown_members_of_a_header_are_kept() -> None:
     document = {**json.loads(GOLDEN.read_bytes()), "from_the_future": {"x": [1, None]}}
     assert to_document(from_document(Episode, document)) == document

@@ -310,6 +310,31 @@ def test_racing_publishers_lose_nothing(any_url: str, ram_path: Path, writers: i
     assert newest.generation.number == writers
 
 
+@pytest.mark.parametrize("step", ["look", "probe"])
+def test_what_others_have_replaced_before_it_was_checked_is_theirs_to_check(
+    any_url: str, ram_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    worlds = [make_world(ram_path / f"w{number}", opened=0, closed=1) for number in range(3)]
+    for number, world in enumerate(worlds):
+        world.add(tiny(100 + number))
+    mine = MirrorTarget(any_url)
+    doing, switched = getattr(mine, step), []
+
+    def late(*words: Any) -> Any:
+        if switched:
+            for world in worlds[1:]:
+                world.publish(MirrorTarget(any_url))
+            switched.clear()
+        return doing(*words)
+
+    switch = mine.switch
+    monkeypatch.setattr(mine, "switch", lambda plan: switched.append(base := switch(plan)) or base)
+    monkeypatch.setattr(mine, step, late)
+    assert worlds[0].publish(mine).changed
+    assert episodes(any_url) == sorted(e for world in worlds for e in world.public)
+    assert audit(MirrorTarget(any_url), full=True, now=LATER).findings == ()
+
+
 # ---------------------------------------------------------------- faults of the place
 
 

@@ -302,6 +302,27 @@ def test_racing_publishers_lose_nothing(hub: Hub, ram_path: Path, target: Make, 
     race(hub, ram_path, target, writers)
 
 
+def test_a_first_commit_upon_which_somebody_else_published_is_opened_by_them(
+    hub: Hub, ram_path: Path, target: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (make_world(ram_path / name, opened=1, closed=1) for name in "ab")
+    second.add(tiny(7))
+    mine, theirs = (target(cache=world.folder / "cache") for world in (first, second))
+    finish = mine.finish
+
+    def after_them(base: str, version: int) -> tuple[str, ...]:
+        with monkeypatch.context() as patch:
+            patch.setattr(theirs, "finish", lambda _base, _version: ())
+            second.publish(theirs)
+        return finish(base, version)
+
+    monkeypatch.setattr(mine, "finish", after_them)
+    first.publish(mine)
+    assert hub.repositories[REPO].private
+    assert second.publish(theirs).done == ("made public", "named v2", "named v1")
+    assert [len(state) for state in shown(hub)][-1] == len({*first.public, *second.public})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("turn", range(3))
 def test_eight_racing_publishers_lose_nothing(hub: Hub, ram_path: Path, target: Make, turn: int) -> None:
