@@ -363,7 +363,7 @@ def _inputs(converter: Converter | None, path: Path) -> Iterator[Path]:
     if converter is None:
         return
     yield path
-    yield from getattr(converter, "beside", lambda _: ())(path)
+    yield from (place for place in getattr(converter, "beside", lambda _: ())(path) if not place.is_symlink())
     if path.is_file():
         with os.scandir(path.parent) as neighbours:
             ours = [n for n in neighbours if _adds_to(path.stem, n.name) and n.is_file(follow_symlinks=False)]

@@ -81,10 +81,6 @@ class BridgeTfrecord:
         except (FormatError, OSError, IndexError):
             return False
 
-    def beside(self, path: Path) -> tuple[Path, ...]:
-        """Return what is read beside a file that was named: the folder that names it."""
-        return (path.parent,) if path.is_file() else ()
-
     def episodes(self, path: Path) -> Iterator[Episode]:
         """Yield the trajectories in order of the files' paths; payload is read when asked for."""
         files = [path] if path.is_file() else list(_files(path, _MOST_FOLDERS))

@@ -58,7 +58,8 @@ class Mapped:
 
     def beside(self, path: Path) -> tuple[Path, ...]:
         """Return what is read beside a file that was named: its mapping."""
-        return (path.parent,) if path.is_file() else ()
+        found = _beside(path) if path.is_file() else None
+        return () if found is None else (found,)
 
     def episodes(self, path: Path) -> Iterator[Episode]:
         """Yield the episodes of each file, file by file in the order of the numbers in their names."""

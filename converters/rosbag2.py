@@ -54,10 +54,6 @@ class Rosbag2(TopicOptions):
         except (OSError, ValueError):
             return False
 
-    def beside(self, path: Path) -> tuple[Path, ...]:
-        """Return what is read beside a file that was named: its ``metadata.yaml``."""
-        return (path.parent,) if path.is_file() else ()
-
     def episodes(self, path: Path) -> Iterator[Episode]:
         """Yield the episode; none if the bag holds no messages that can be read."""
         return episode_of(self, "rosbag2", path, VERSION)

@@ -446,7 +446,10 @@ def _table(raw: bytes, root: str) -> Mapping[str, Sequence[Any]]:
 
 
 def _packets(array: ArrayReader, start: int, length: int) -> Iterator[Packet]:
-    """Yield an episode's packets in decode order, each once, with ``pts`` from the episode's start."""
+    """Yield an episode's packets in decode order, each once, with ``pts`` from the episode's start.
+
+    Among them are those from before and after the episode that its pictures are decoded from.
+    """
     from .gop import unpack
 
     size = array.layout.chunk
@@ -456,7 +459,7 @@ def _packets(array: ArrayReader, start: int, length: int) -> Iterator[Packet]:
         for packet in unpack(array.chunk(chunk), size).packets:
             pts = first + packet.pts
             # A GOP repeats what it needs from its neighbours; the first time is in decode order.
-            if pts in seen or pts >= length:
+            if pts in seen:
                 continue
             seen.add(pts)
             yield Packet(bytes(packet.data), pts, packet.key)

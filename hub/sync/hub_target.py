@@ -203,7 +203,8 @@ class HubTarget:
             return
         if not info.private:
             raise StoreError(self.url, f"is public; {told}. Make it private first, or publish openly")
-        if names if names is not None else self._names():
+        # Whoever opens it does so before naming anything, so that only a look after the names tells.
+        if names if names is not None else (self._names() and self._info().private):
             raise StoreError(self.url, f"was made private after publishing; {told}. Change one of them first")
 
     def _check_locking(self) -> None:
@@ -399,8 +400,8 @@ class HubTarget:
 
     def finish(self, base: str, version: int) -> tuple[str, ...]:
         done, unnamed = [], {base: version}
-        info = self._info()
         names = self._names()
+        info = self._info()
         self._check_settings(info, names)
         if bool(info.private) != self._private:
             if not self._may_be_opened(base):

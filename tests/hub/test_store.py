@@ -15,9 +15,19 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from teleopen.hub import Store, WriteOptions, create_store, open_store
-from teleopen.schemas import Episode, FormatError, NotFoundError, Rights, SchemaError, StoreError, to_document
+from teleopen.schemas import (
+    Episode,
+    FormatError,
+    NotFoundError,
+    Packets,
+    Rights,
+    SchemaError,
+    StoreError,
+    to_document,
+)
 
 from tests.episodes import Recipe, episode, frame, imu_times, make, values_of
+from tests.hub import clips
 
 QUICK = WriteOptions(workers=2)
 RECIPES = [Recipe(seed=1), Recipe(seed=2, steps=33), Recipe(seed=3, steps=1), Recipe(seed=4, steps=128)]
@@ -177,7 +187,7 @@ def test_lossless_gives_the_pixels_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("profile", ["train", "stream", "archive", "auto", "lossless"])
-def test_every_frame_is_the_same_alone_in_a_window_and_in_sequence(tmp_path: Path, profile: Any) -> None:
+def test_every_gotis_the_same_alone_in_a_window_and_in_sequence(tmp_path: Path, profile: Any) -> None:
     store = create_store(tmp_path / "s")
     source = make(seed=1, steps=50, size=(64, 80), depth=False, imu=False)
     store.write([source], replace(QUICK, profile=profile))
@@ -305,3 +315,30 @@ def test_a_store_in_memory_or_behind_a_url_is_the_same() -> None:
     for name in ("action", "observation.depth.top"):
         np.testing.assert_array_equal(found.streams[name].values(), source.streams[name].values())
     assert not store.verify(decode=True).damage
+
+
+def test_packets_that_are_handed_out_decode_to_all_frames_though_the_cut_was_not_at_a_key(
+    tmp_path: Path,
+) -> None:
+    """The last pictures of an episode may refer to one that is shown after it."""
+    pictures = clips.clip(40, 64, 96)
+    packets, video = clips.stream(pictures, "libx264", {"bf": "3", "b-adapt": "0"}, gop=24)
+    source = episode(Recipe(seed=5, steps=34, cameras=("top",)))
+    camera = source.streams["observation.images.top"]
+    camera = replace(
+        camera,
+        spec=replace(camera.spec, shape=(64, 96, 3)),
+        read=lambda start, stop: iter([pictures[start:stop]]),
+        packets=Packets(format=video, read=lambda: iter(packets)),
+    )
+    source = replace(source, streams={**source.streams, camera.spec.name: camera})
+    store = create_store(tmp_path / "store")
+    store.write([source], QUICK)
+    found = store.episode(source.id).streams[camera.spec.name]
+    assert found.packets is not None
+    taken = list(found.packets.read())
+    assert max(packet.pts for packet in taken) >= 34
+    whole, again = clips.in_sequence(packets, video), clips.in_sequence(taken, video)
+    for index, got in enumerate(found.values()):
+        np.testing.assert_array_equal(again[index], whole[index])
+        np.testing.assert_array_equal(got, whole[index])

@@ -80,7 +80,25 @@ def test_schema_and_validator_agree_on_a_spoilt_document(
 
 
 def test_schema_and_validator_agree_on_each_place_of_a_document() -> None:
-    values = (None, True, False, 0, 1, 0.0, 1.0, 1.5, -1, 1e300, "", "x", "a/b", [], ["x"], {}, {"x": 1})
+    values: tuple[Any, ...] = (
+        None,
+        True,
+        False,
+        0,
+        1,
+        0.0,
+        1.0,
+        1.5,
+        -1,
+        1e300,
+        "",
+        "x",
+        "a/b",
+        [],
+        ["x"],
+        {},
+        {"x": 1},
+    )
     text = GOLDEN.read_bytes()
     differ = []
     for place in places(json.loads(text)):

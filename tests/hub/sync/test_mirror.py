@@ -19,6 +19,7 @@ from teleopen.hub.sync import mirror_target
 from teleopen.hub.sync.audit import audit
 from teleopen.hub.sync.generation import HEAD, REVOCATIONS, list_key, read_list
 from teleopen.hub.sync.mirror_target import MirrorTarget, revocations
+from teleopen.hub.sync.plan import Plan
 from teleopen.hub.sync.publish import apply
 from teleopen.hub.sync.target import StaleError
 from teleopen.hub.sync.withdraw import purge
@@ -317,18 +318,20 @@ def test_what_others_have_replaced_before_it_was_checked_is_theirs_to_check(
     worlds = [make_world(ram_path / f"w{number}", opened=0, closed=1) for number in range(3)]
     for number, world in enumerate(worlds):
         world.add(tiny(100 + number))
-    mine = MirrorTarget(any_url)
-    doing, switched = getattr(mine, step), []
+    mine, others = MirrorTarget(any_url), worlds[1:]
+    doing, switch = getattr(mine, step), mine.switch
+    waiting: list[World] = []
+
+    def switched(plan: Plan) -> str:
+        waiting.extend(others)
+        return switch(plan)
 
     def late(*words: Any) -> Any:
-        if switched:
-            for world in worlds[1:]:
-                world.publish(MirrorTarget(any_url))
-            switched.clear()
+        while waiting:
+            waiting.pop().publish(MirrorTarget(any_url))
         return doing(*words)
 
-    switch = mine.switch
-    monkeypatch.setattr(mine, "switch", lambda plan: switched.append(base := switch(plan)) or base)
+    monkeypatch.setattr(mine, "switch", switched)
     monkeypatch.setattr(mine, step, late)
     assert worlds[0].publish(mine).changed
     assert episodes(any_url) == sorted(e for world in worlds for e in world.public)
