@@ -26,6 +26,7 @@ from ...schemas import (
     Policy,
     Rights,
     SchemaError,
+    digest,
     published_as,
     reasons,
 )
@@ -215,15 +216,18 @@ def _licence_findings(manifest: Mapping[str, Json], state: State, now: datetime)
     policy = _policy(manifest)
     records = manifest.get("records", {})
     verdicts: dict[int, tuple[str | None, str]] = {}
+    digests: dict[int, str] = {}
     for one in manifest.get("episodes", ()):
         if one["id"] not in state.rights:
             continue
         record = state.rights[one["id"]]
         if id(record) not in verdicts:
-            verdicts[id(record)] = _verdict(record, policy, now)
+            verdicts[id(record)], digests[id(record)] = _verdict(record, policy, now), digest(record)
         licence, why = verdicts[id(record)]
         if why:
             yield Finding(MANIFEST, f"episode {one['id']} is not open: {why}")
+        elif one["rights"] != digests[id(record)]:
+            yield Finding(MANIFEST, f"episode {one['id']} has other rights by the log")
         elif {one["licence"], records.get(one["rights"], {}).get("licence")} != {licence}:
             yield Finding(
                 MANIFEST, f"episode {one['id']} goes out as {one['licence']}, and its rights say {licence}"
@@ -270,14 +274,14 @@ def _chosen(state: PublicState, claimed: Mapping[str, File], *, full: bool) -> l
 
 def _byte_findings(storage: Storage, files: Mapping[str, File], progress: Progress) -> Iterator[Finding]:
     def check(path: str) -> Finding | None:
-        digest = sha256()
+        hashed = sha256()
         try:
             for start in range(0, files[path].size, _BLOCK):
-                digest.update(storage.read(path, start, min(files[path].size, start + _BLOCK)))
+                hashed.update(storage.read(path, start, min(files[path].size, start + _BLOCK)))
         except (NotFoundError, DamageError) as error:
             return Finding(path, f"cannot be read: {error}")
         progress(path, files[path].size)
-        if digest.hexdigest() != files[path].sha256:
+        if hashed.hexdigest() != files[path].sha256:
             return Finding(path, "its bytes are not those that the manifest claims")
         return None
 

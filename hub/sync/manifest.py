@@ -2,7 +2,8 @@
 
 Every file of the tree is told of, each with its hash, and every episode with the licence that opens it. So
 whoever has the tree can check that nothing else lies there, and that each episode may. Nothing in it tells of
-what was withheld, not even how much.
+what was withheld, not even how much. Rights records are named by the SHA-256 of what is public of them: that
+of the whole record would let a guessed name be confirmed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...schemas import canonical
+from ...schemas import canonical, digest
 from ..log import File
 from .plan import Plan
 from .tree import MANIFEST, Blob, Tombstone
@@ -30,10 +31,12 @@ def manifest(plan: Plan, head: str) -> Blob:
     """
     tree = plan.files()
     records: dict[str, Any] = {}
+    digests: dict[int, str] = {}
     for episode in tree.episodes.values():
-        if episode.record not in records:
-            grant = episode.rights["licence"]
-            records[episode.record] = {
+        if id(episode.rights) not in digests:
+            grant, key = episode.rights["licence"], digest(episode.rights)
+            digests[id(episode.rights)] = key
+            records[key] = {
                 "licence": episode.licence,
                 "evidence": grant.get("statements", []),
                 "state": grant.get("state", "not-stated"),
@@ -58,7 +61,7 @@ def manifest(plan: Plan, head: str) -> Blob:
                 "segment": episode.segment,
                 "content": episode.content,
                 "licence": episode.licence,
-                "rights": episode.record,
+                "rights": digests[id(episode.rights)],
             }
             for episode in tree.episodes.values()
         ],
@@ -80,5 +83,5 @@ def told_tombstones(document: Mapping[str, Any]) -> tuple[Tombstone, ...]:
 
 
 def told_records(document: Mapping[str, Any]) -> dict[str, str]:
-    """Return the digest of each public episode's rights record, as a manifest tells it."""
+    """Return the digest of each public episode's public rights record, as a manifest tells it."""
     return {one["id"]: one["rights"] for one in document.get("episodes", ())}

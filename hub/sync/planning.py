@@ -37,7 +37,7 @@ from ..version import TOOL
 from .arrange import Arrangement, arrange
 from .cut import Cut, Cutter
 from .facts import CACHE, Facts
-from .manifest import manifest, told_records, told_tombstones
+from .manifest import manifest, told_tombstones
 from .notice import NOTICE, licence_files, notice
 from .plan import (
     Changes,
@@ -327,7 +327,6 @@ class _Planning:
         return self._with_manifest(self._told(licence, entry.state.version, selection, changes, tree), entry)
 
     def _published(self, licence: str, selection: Selection, entry: Entry) -> Published:
-        records = told_records(self.previous.manifest)
         episodes = {}
         for episode, where in entry.state.episodes.items():
             going = selection.going.get(episode)
@@ -338,7 +337,7 @@ class _Planning:
                 content=entry.state.segments[where.segment].contents[episode],
                 licence=licence,
                 tier=TIER,
-                record=going.verdict.record if going else records.get(episode) or digest(rights),
+                record=going.verdict.record if going else digest(rights),
                 rights=rights,
             )
         return Published(

@@ -18,7 +18,16 @@ from teleopen.hub.sync.public_log import read_public
 from teleopen.hub.sync.pull import pull
 from teleopen.hub.sync.target import Snapshot
 from teleopen.hub.sync.tree import Blob
-from teleopen.schemas import ConflictError, DamageError, NotFoundError, StoreError, canonical, tighten
+from teleopen.schemas import (
+    ConflictError,
+    DamageError,
+    NotFoundError,
+    Rights,
+    StoreError,
+    canonical,
+    digest,
+    tighten,
+)
 
 from tests.hub.sync.world import NOW, OPEN, REPO, World, tiny
 from tests.hub_server import Fault, Hub
@@ -118,6 +127,7 @@ def _with_manifest(content: dict[str, bytes], change: Callable[[Any], object]) -
         (lambda m: m["episodes"].pop(), "both the manifest and the log"),
         (lambda m: m["episodes"].append(m["episodes"][0]), "told of twice"),
         (lambda m: m["episodes"][0].update(content="0" * 64), "is another, by the log"),
+        (lambda m: m["episodes"][0].update(rights="0" * 64), "has other rights by the log"),
         (lambda m: m.update(version=7), "version is 7"),
         (lambda m: m.update(head="0" * 64), "head is"),
         (
@@ -134,6 +144,19 @@ def test_a_manifest_that_says_other_than_the_log_is_told(
 ) -> None:
     report = audited(_with_manifest(content, change), full=False)
     assert any(why in finding.why for finding in report.findings), report.findings
+
+
+def test_no_hash_of_what_stays_private_of_a_rights_record_is_told(world: World) -> None:
+    document = OPEN.to_document()
+    document["acquisition"]["agreement"] = [{"id": "contract with Ada Lovelace"}]
+    world.add(tiny(7, Rights.from_document(document)))
+    target = MirrorTarget(str(world.folder / "mirror"))
+    world.publish(target)
+    state = target.look()
+    assert state.storage is not None
+    private = {digest(record) for record in world.store.state.rights.values()}
+    for path in state.files:
+        assert not any(one.encode() in state.storage.read(path) for one in private), path
 
 
 def test_an_episode_whose_rights_do_not_open_it_is_told(world: World) -> None:
