@@ -14,6 +14,8 @@ import pytest
 from teleopen.converters import Converter
 from teleopen.schemas import FormatError, block_problems, problems_of, time_problems
 
+from tests.converters.reading import read_all
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "add-a-format.md"
 ROWS = np.random.default_rng(3).normal(size=(23, 4))
 
@@ -81,15 +83,8 @@ def test_it_says_where_a_log_is_broken(converter: type[Any], tmp_path: Path, tex
     path = tmp_path / "b.acme"
     path.write_text(text)
     with pytest.raises(FormatError) as caught:
-        read_all(converter, path)
+        read_all(converter(), path)
     assert caught.value.where
-
-
-def read_all(converter: type[Any], path: Path) -> None:
-    for episode in converter().episodes(path):
-        for stream in episode.streams.values():
-            for _ in stream:
-                pass
 
 
 def test_the_page_names_files_that_are_there() -> None:

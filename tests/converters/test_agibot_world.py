@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from teleopen.converters.agibot_world import AgibotWorld
-from teleopen.schemas import ActionPart, Episode, FormatError, problems_of
+from teleopen.schemas import ActionPart, Episode, problems_of
 
+from tests.converters import reading
 from tests.samples._films import film, png, write_mp4
 from tests.samples.agibot_world import SENT, START_NS, STEPS, TASK, write_episode, write_tasks
 
@@ -38,22 +39,7 @@ def root(template: Path, tmp_path: Path) -> Path:
 
 
 def read(root: Path, **options: Any) -> Episode:
-    (episode,) = AgibotWorld(**options).episodes(root)
-    assert problems_of(episode) == []
-    return episode
-
-
-def read_all(root: Path) -> None:
-    for episode in AgibotWorld().episodes(root):
-        for stream in episode.streams.values():
-            for _ in stream:
-                pass
-
-
-def refusal(root: Path) -> FormatError:
-    with pytest.raises(FormatError) as caught:
-        read_all(root)
-    return caught.value
+    return reading.only(AgibotWorld(**options), root)
 
 
 def change(root: Path, **arrays: Any) -> None:
@@ -255,7 +241,7 @@ def test_stamps_that_are_no_nanoseconds_give_way_to_a_rate(root: Path, stamps: A
 )
 def test_stamps_that_lie_are_refused(root: Path, stamps: Any, why: str) -> None:
     change(root, timestamp=stamps)
-    error = refusal(root)
+    error = reading.refusal(AgibotWorld(), root)
     assert error.where == "timestamp"
     assert why in error.why
 
@@ -296,7 +282,7 @@ def test_extrinsics_that_are_told_once_are_an_attribute(root: Path) -> None:
 def test_extrinsics_that_are_none_are_refused(root: Path, document: str) -> None:
     path = root / f"parameters/{PLACE}/parameters/camera/head_extrinsic_params_aligned.json"
     path.write_text(document)
-    assert "is no list of extrinsic parameters" in refusal(root).why
+    assert "is no list of extrinsic parameters" in reading.refusal(AgibotWorld(), root).why
 
 
 def test_depth_of_some_rows_stands_at_the_rows_its_files_are_numbered_by(root: Path) -> None:
@@ -337,14 +323,14 @@ def test_one_record_tells_of_all_files_of_depth(root: Path) -> None:
 )
 def test_an_episode_that_is_no_number_is_refused(root: Path, number: Any) -> None:
     tell(root, lambda info: info.__setitem__("episode_id", number))
-    error = refusal(root)
+    error = reading.refusal(AgibotWorld(), root)
     assert error.where == "[0].episode_id"
 
 
 @pytest.mark.parametrize("text", ["[" * 50_000, "{}", '[{"episode_id": 1', "[1]", '{"a": 1}', "\xff"])
 def test_a_task_that_is_no_list_of_episodes_is_refused(root: Path, text: str) -> None:
     (root / "task_info" / f"task_{TASK}.json").write_text(text, encoding="latin-1")
-    assert refusal(root).path.endswith(f"task_{TASK}.json")
+    assert reading.refusal(AgibotWorld(), root).path.endswith(f"task_{TASK}.json")
 
 
 @pytest.mark.parametrize(
@@ -365,7 +351,7 @@ def test_a_task_that_is_no_list_of_episodes_is_refused(root: Path, text: str) ->
 def test_depth_that_harms_is_refused(root: Path, spoil: Callable[[bytes], bytes], why: str, row: int) -> None:
     path = root / f"observations/{PLACE}/depth/head_depth_{row:06d}.png"
     path.write_bytes(spoil(path.read_bytes()))
-    error = refusal(root)
+    error = reading.refusal(AgibotWorld(), root)
     if row:
         assert error.path == str(path)
         assert why in error.why
@@ -373,7 +359,7 @@ def test_depth_that_harms_is_refused(root: Path, spoil: Callable[[bytes], bytes]
 
 def bomb(root: Path) -> None:
     """Read a PNG whose rows inflate to a thousand times their size, within the picture that it claims."""
-    assert "claim" in refusal(root).why
+    assert "claim" in reading.refusal(AgibotWorld(), root).why
 
 
 def test_a_png_bomb_costs_no_memory(root: Path, peak_memory: Callable[..., int]) -> None:
@@ -387,14 +373,14 @@ def test_links_out_of_the_data_are_refused(root: Path, tmp_path: Path, name: str
     path, secret = root / f"observations/{PLACE}" / name, tmp_path / "secret"
     shutil.move(path, secret)
     path.symlink_to(secret)
-    assert "outside of the recording" in refusal(root).why
+    assert "outside of the recording" in reading.refusal(AgibotWorld(), root).why
 
 
 @pytest.mark.parametrize("keep", [0, 100, -200])
 def test_a_video_that_was_cut_off_is_refused(root: Path, keep: int) -> None:
     path = root / f"observations/{PLACE}/videos/head_color.mp4"
     path.write_bytes(path.read_bytes()[:keep])
-    assert refusal(root).path == str(path)
+    assert reading.refusal(AgibotWorld(), root).path == str(path)
 
 
 def test_other_files_are_left_out_and_told(root: Path) -> None:

@@ -23,6 +23,7 @@ from teleopen.schemas import (
     time_problems,
 )
 
+from tests.converters.reading import read_all
 from tests.measure import leaking_nothing
 from tests.samples import EpisodeTruth, Truth
 
@@ -79,13 +80,6 @@ def joined(stream: Stream, start: int, stop: int) -> NDArray[Any]:
         assert block_problems(stream.spec, block) == []
         assert len(block)
     return np.concatenate(blocks) if blocks else np.empty((0, *stream.spec.shape), stream.spec.np_dtype)
-
-
-def read_all(converter: Converter, path: Path) -> None:
-    for episode in converter.episodes(path):
-        for stream in episode.streams.values():
-            for _ in stream:
-                pass
 
 
 def psnr(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> float:

@@ -13,6 +13,7 @@ import pytest
 from teleopen.converters.droid_raw import DroidRaw
 from teleopen.schemas import ActionPart, Episode, FormatError, problems_of
 
+from tests.converters import reading
 from tests.samples._films import film, write_mp4
 from tests.samples.droid_raw import (
     HAND,
@@ -43,27 +44,12 @@ def folder(template: Path, tmp_path: Path) -> Path:
 
 
 def read(folder: Path, **options: Any) -> Episode:
-    (episode,) = DroidRaw(**options).episodes(folder)
-    assert problems_of(episode) == []
-    return episode
+    return reading.only(DroidRaw(**options), folder)
 
 
 def change(folder: Path, spoil: Callable[[h5py.File], None]) -> None:
     with h5py.File(folder / "trajectory.h5", "r+") as file:
         spoil(file)
-
-
-def read_all(folder: Path) -> None:
-    for episode in DroidRaw().episodes(folder):
-        for stream in episode.streams.values():
-            for _ in stream:
-                pass
-
-
-def refusal(folder: Path) -> FormatError:
-    with pytest.raises(FormatError) as caught:
-        read_all(folder)
-    return caught.value
 
 
 def dropped(episode: Episode) -> dict[str, str]:
@@ -262,7 +248,7 @@ def test_stamps_beside_a_video_of_another_length_are_its_clock(folder: Path) -> 
     times = episode.clocks[f"video_{HAND}"].read()
     np.testing.assert_array_equal(times + episode.extra["origin"]["unix_ns"], np.array(stamps) * 1_000_000)
     (videos / f"{HAND}_timestamps.json").write_text(json.dumps(stamps[:-1]))
-    assert "is no list of 10 times" in refusal(folder).why
+    assert "is no list of 10 times" in reading.refusal(DroidRaw(), folder).why
 
 
 def test_a_recording_of_the_camera_makers_own_kind_needs_its_mp4(folder: Path) -> None:
@@ -272,7 +258,7 @@ def test_a_recording_of_the_camera_makers_own_kind_needs_its_mp4(folder: Path) -
     episode = read(folder)
     assert "own container" in dropped(episode)[f"recordings/SVO/{HAND}.svo"]
     (recordings / "MP4" / f"{HAND}.mp4").unlink()
-    error = refusal(folder)
+    error = reading.refusal(DroidRaw(), folder)
     assert error.where == f"recordings/SVO/{HAND}.svo"
     assert "svo2mp4.py" in error.advice
 
@@ -324,7 +310,7 @@ def test_a_camera_whose_stamps_run_backwards_gets_the_times_of_its_steps(folder:
 @pytest.mark.parametrize("name", ["control/step_start", f"cameras/{HAND}_estimated_capture"])
 def test_stamps_that_are_no_times_are_refused(folder: Path, name: str, value: int) -> None:
     change(folder, lambda file: file[f"{STAMPS}/{name}"].__setitem__(3, value))
-    error = refusal(folder)
+    error = reading.refusal(DroidRaw(), folder)
     assert error.where == f"{STAMPS}/{name}"
     assert "no time" in error.why
 
@@ -338,12 +324,12 @@ def test_stamps_that_are_no_whole_numbers_are_refused(folder: Path, values: Any)
         file[f"{STAMPS}/control/step_start"] = values
 
     change(folder, spoil)
-    assert "must be a whole number" in refusal(folder).why
+    assert "must be a whole number" in reading.refusal(DroidRaw(), folder).why
 
 
 def test_steps_that_run_backwards_are_refused(folder: Path) -> None:
     change(folder, lambda file: file[f"{STAMPS}/control/step_start"].__setitem__(9, START_MS))
-    assert "backwards" in refusal(folder).why
+    assert "backwards" in reading.refusal(DroidRaw(), folder).why
 
 
 def test_without_stamps_times_come_from_the_recorders_rate(folder: Path) -> None:
@@ -359,7 +345,7 @@ def test_without_stamps_times_come_from_the_recorders_rate(folder: Path) -> None
 
 def test_arrays_of_another_length_are_refused(folder: Path) -> None:
     change(folder, lambda file: file["observation/robot_state/joint_positions"].resize(STEPS - 1, 0))
-    assert f"has {STEPS - 1} rows" in refusal(folder).why
+    assert f"has {STEPS - 1} rows" in reading.refusal(DroidRaw(), folder).why
 
 
 def test_rows_of_another_width_lose_their_meaning_and_nothing_else(folder: Path) -> None:
@@ -378,7 +364,7 @@ def test_rows_of_another_width_lose_their_meaning_and_nothing_else(folder: Path)
 @pytest.mark.parametrize("gone", ["action", "action/joint_position"])
 def test_a_recording_that_was_given_up_is_refused(folder: Path, gone: str) -> None:
     change(folder, lambda file: file.__delitem__(gone))
-    assert "missing or empty" in refusal(folder).why
+    assert "missing or empty" in reading.refusal(DroidRaw(), folder).why
 
 
 @pytest.mark.parametrize(
@@ -393,7 +379,7 @@ def test_a_recording_that_was_given_up_is_refused(folder: Path, gone: str) -> No
 )
 def test_metadata_that_harms_is_refused(folder: Path, text: str, why: str) -> None:
     (folder / "metadata_X.json").write_text(text)
-    error = refusal(folder)
+    error = reading.refusal(DroidRaw(), folder)
     assert why in error.why
     assert error.path.endswith("metadata_X.json")
 
@@ -408,19 +394,19 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> No
     video = folder / "recordings" / "MP4" / f"{HAND}.mp4"
     shutil.move(video, secret)
     video.symlink_to(secret)
-    assert "outside of the recording" in refusal(folder).why
+    assert "outside of the recording" in reading.refusal(DroidRaw(), folder).why
 
 
 @pytest.mark.parametrize("keep", [0, 40, -300])
 def test_a_video_that_was_cut_off_is_refused(folder: Path, keep: int) -> None:
     video = folder / "recordings" / "MP4" / f"{HAND}.mp4"
     video.write_bytes(video.read_bytes()[:keep])
-    assert refusal(folder).path == str(video)
+    assert reading.refusal(DroidRaw(), folder).path == str(video)
 
 
 def test_external_links_are_refused(folder: Path) -> None:
     change(folder, lambda file: file["action"].__setitem__("more", h5py.ExternalLink("/etc/passwd", "/")))
-    assert "never followed" in refusal(folder).why
+    assert "never followed" in reading.refusal(DroidRaw(), folder).why
 
 
 # A recording

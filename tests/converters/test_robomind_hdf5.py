@@ -17,8 +17,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from teleopen.converters.robomind_hdf5 import RobomindHdf5
-from teleopen.schemas import Episode, FormatError, problems_of
+from teleopen.schemas import Episode, FormatError
 
+from tests.converters import reading
 from tests.samples._films import film, png
 from tests.samples.aloha_hdf5 import jpeg
 from tests.samples.robomind_hdf5 import (
@@ -67,23 +68,7 @@ def path(template: Path, tmp_path: Path) -> Path:
 
 
 def read(path: Path, **options: Any) -> Episode:
-    (episode,) = RobomindHdf5(**options).episodes(path)
-    assert problems_of(episode) == []
-    return episode
-
-
-def read_all(path: Path) -> None:
-    for episode in RobomindHdf5().episodes(path):
-        for stream in episode.streams.values():
-            for _ in stream:
-                pass
-
-
-def refusal(path: Path) -> FormatError:
-    with pytest.raises(FormatError) as caught:
-        read_all(path)
-    assert caught.value.path == str(path)
-    return caught.value
+    return reading.only(RobomindHdf5(**options), path)
 
 
 def change(path: Path, spoil: Callable[[h5py.File], None]) -> None:
@@ -291,7 +276,7 @@ def test_the_simulated_franka_has_four_states_for_a_picture(tmp_path: Path) -> N
     assert episode.clocks["observations_rgb_images_camera_top"].declared_hz == pytest.approx(15)
     assert (episode.clocks["simulation"].length, episode.clocks["steps"].kind) == (68, "nominal")
     change(path, lambda file: file.__delitem__("sim_time_seq"))
-    assert refusal(path).advice == "Say the rate: option rate_hz"
+    assert reading.refusal(RobomindHdf5(), path).advice == "Say the rate: option rate_hz"
     assert read(path, rate_hz=40.0).clocks["observations_rgb_images_camera_top"].declared_hz == 10.0
 
 
@@ -308,7 +293,7 @@ def test_the_simulated_franka_has_four_states_for_a_picture(tmp_path: Path) -> N
 )
 def test_times_that_lie_are_refused(path: Path, stamps: Any, why: str) -> None:
     put(path, "sim_time_seq", stamps)
-    error = refusal(path)
+    error = reading.refusal(RobomindHdf5(), path)
     assert (error.where, why in error.why) == ("sim_time_seq", True)
 
 
@@ -364,12 +349,12 @@ def test_words_that_harm_are_refused(tree: Path, tmp_path: Path, name: str) -> N
     path = next(tree.rglob(name))
     path.write_bytes(b"[" * 70_000 if name.endswith("json") else b'task,instruction\n"a\xff')
     with pytest.raises(FormatError, match="is no"):
-        read_all(tree)
+        reading.read_all(RobomindHdf5(), tree)
     path.unlink()
     (tmp_path / "secret").write_text("task,instruction")
     path.symlink_to(tmp_path / "secret")
     with pytest.raises(FormatError, match="outside of the recording"):
-        read_all(tree)
+        reading.read_all(RobomindHdf5(), tree)
 
 
 @pytest.mark.parametrize(
@@ -397,18 +382,18 @@ def test_annotations_of_others_are_passed_over(tree: Path, entry: Any) -> None:
 )
 def test_rows_that_harm_are_refused(path: Path, name: str, row: bytes, why: str) -> None:
     change(path, lambda file: file[name].__setitem__(9, np.frombuffer(row, np.uint8)))
-    error = refusal(path)
+    error = reading.refusal(RobomindHdf5(), path)
     assert (error.where, why in error.why) == (f"{name}[9]", True)
 
 
 def test_a_first_picture_that_harms_is_refused(path: Path) -> None:
     put(path, DEEP, [png(np.zeros((12, 16), np.uint16), claims=(60_000, 60_000))] * STEPS)
-    assert refusal(path).where == f"{DEEP}[0]"
+    assert reading.refusal(RobomindHdf5(), path).where == f"{DEEP}[0]"
 
 
 def test_a_file_without_joints_is_refused(path: Path) -> None:
     change(path, lambda file: file.__delitem__("puppet/joint_position"))
-    assert "no steps" in refusal(path).why
+    assert "no steps" in reading.refusal(RobomindHdf5(), path).why
 
 
 @pytest.mark.parametrize("bits", [(4, "heap"), (0, "size")])
@@ -418,7 +403,7 @@ def test_references_that_lie_are_refused(path: Path, bits: tuple[int, str]) -> N
     data = bytearray(path.read_bytes())
     data[at + 2] ^= 0x7F
     path.write_bytes(data)
-    assert refusal(path).where == f"{TOP}[9]"
+    assert reading.refusal(RobomindHdf5(), path).where == f"{TOP}[9]"
 
 
 def test_files_of_that_name_of_others_are_not_claimed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from teleopen.converters._mp4 import Mp4Video
 from teleopen.converters.robotwin_hdf5 import RobotwinHdf5
 from teleopen.schemas import ActionPart, Episode, FormatError, problems_of
 
+from tests.converters import reading
 from tests.samples._films import film
 from tests.samples.robotwin_hdf5 import FRAMES, STEPS, TASK, write_episode, write_pictures
 
@@ -63,23 +64,7 @@ def legacy(tmp_path: Path) -> Path:
 
 
 def read(path: Path, **options: Any) -> Episode:
-    (episode,) = RobotwinHdf5(**options).episodes(path)
-    assert problems_of(episode) == []
-    return episode
-
-
-def read_all(path: Path) -> None:
-    for episode in RobotwinHdf5().episodes(path):
-        for stream in episode.streams.values():
-            for _ in stream:
-                pass
-
-
-def refusal(path: Path) -> FormatError:
-    with pytest.raises(FormatError) as caught:
-        read_all(path)
-    assert caught.value.path == str(path)
-    return caught.value
+    return reading.only(RobotwinHdf5(**options), path)
 
 
 def change(path: Path, spoil: Callable[[h5py.File], None]) -> None:
@@ -172,7 +157,7 @@ def test_a_frequency_of_robotwin_is_steps_of_4_ms(
 @pytest.mark.parametrize("value", [0, -15, np.nan, np.inf, [15, 15]])
 def test_a_frequency_that_is_none_needs_the_option(path: Path, value: Any) -> None:
     change(path, lambda file: put(file, "additional_info/frequency", np.array(value, np.float64)))
-    assert refusal(path).advice == "Say the rate: option rate_hz"
+    assert reading.refusal(RobotwinHdf5(), path).advice == "Say the rate: option rate_hz"
     assert read(path, rate_hz=15.0).clocks["steps"].source == "option rate_hz"
 
 
@@ -253,14 +238,14 @@ def test_instructions_that_harm_are_refused(legacy: Path, text: str) -> None:
     beside = legacy / "instructions" / "episode3.json"
     beside.write_text(text, encoding="latin-1")
     with pytest.raises(FormatError, match="is no JSON"):
-        read_all(legacy)
+        reading.read_all(RobotwinHdf5(), legacy)
 
 
 def test_instructions_that_link_out_are_refused(legacy: Path, tmp_path: Path) -> None:
     shutil.move(legacy / "instructions" / "episode3.json", tmp_path / "secret")
     (legacy / "instructions" / "episode3.json").symlink_to(tmp_path / "secret")
     with pytest.raises(FormatError, match="outside of the recording"):
-        read_all(legacy)
+        reading.read_all(RobotwinHdf5(), legacy)
 
 
 # Harm
@@ -277,7 +262,7 @@ def test_instructions_that_link_out_are_refused(legacy: Path, tmp_path: Path) ->
 )
 def test_a_damaged_picture_is_refused(path: Path, data: bytes, why: str) -> None:
     change(path, lambda file: file[f"{HEAD}/colors"].__setitem__(7, data))
-    error = refusal(path)
+    error = reading.refusal(RobotwinHdf5(), path)
     assert (error.where, why in error.why) == (f"{HEAD}/colors[7]", True)
 
 
@@ -290,7 +275,7 @@ def test_a_picture_that_claims_to_be_huge_is_refused(path: Path, row: int) -> No
         file[f"{HEAD}/colors"][row] = bytes(data)
 
     change(path, lie)
-    error = refusal(path)
+    error = reading.refusal(RobotwinHdf5(), path)
     assert error.where == f"{HEAD}/colors[{row}]"
 
 
@@ -305,12 +290,12 @@ def test_a_recording_of_no_steps_is_refused_and_one_step_is_one(path: Path, rows
     if rows:
         assert read(path).clocks["steps"].length == 1
     else:
-        assert "no steps" in refusal(path).why
+        assert "no steps" in reading.refusal(RobotwinHdf5(), path).why
 
 
 def test_instructions_nested_deeply_are_refused(path: Path) -> None:
     change(path, lambda file: put(file, "instructions", "[" * 90_000, dtype=h5py.string_dtype()))
-    assert refusal(path).where == "instructions"
+    assert reading.refusal(RobotwinHdf5(), path).where == "instructions"
 
 
 def test_a_folder_of_many_tasks_is_known_by_its_first_episode(path: Path) -> None:

@@ -13,17 +13,16 @@ import pytest
 from PIL import Image
 from teleopen.converters import _unitree_steps
 from teleopen.converters.unitree_json import UnitreeJson
-from teleopen.schemas import Episode, FormatError, problems_of
+from teleopen.schemas import Episode, problems_of
 
+from tests.converters import reading
 from tests.samples.unitree_json import HEAD, HEIGHT, WIDTH, jpeg, step, write_episode
 
 ARMS = {"states.left_arm.qpos": [0.0] * 7, "actions.left_arm.qpos": [0.1] * 7}
 
 
 def only(path: Path, **options: Any) -> Episode:
-    (episode,) = UnitreeJson(**options).episodes(path)
-    assert problems_of(episode) == []
-    return episode
+    return reading.only(UnitreeJson(**options), path)
 
 
 def head(**members: Any) -> dict[str, Any]:
@@ -42,19 +41,6 @@ def with_pictures(folder: Path, present: list[bool], home: str = "colors") -> li
         folder.joinpath(name).write_bytes(jpeg(np.full((HEIGHT, WIDTH, 3), 10 * i, np.uint8)))
         steps.append(step(i, ARMS, **{home: {"color_0": name} if there else {}}))
     return steps
-
-
-def read_all(path: Path) -> None:
-    for episode in UnitreeJson().episodes(path):
-        for stream in episode.streams.values():
-            for _ in stream:
-                pass
-
-
-def refusal(path: Path) -> FormatError:
-    with pytest.raises(FormatError) as caught:
-        read_all(path)
-    return caught.value
 
 
 def test_real_episodes_hold_what_their_json_and_pictures_hold(shared_data: Path) -> None:
@@ -250,7 +236,7 @@ def test_a_joint_that_gave_no_number_is_kept_as_none(tmp_path: Path) -> None:
 
 def test_a_rate_must_come_from_the_file_or_the_option(tmp_path: Path) -> None:
     folder = write_episode(tmp_path, steps_of(2), head(info={**HEAD["info"], "image": {}}))
-    assert "rate_hz" in refusal(folder).advice
+    assert "rate_hz" in reading.refusal(UnitreeJson(), folder).advice
     clock = only(folder, rate_hz=20.0).clocks["steps"]
     assert (clock.declared_hz, clock.source) == (20.0, "option rate_hz")
 
@@ -272,7 +258,7 @@ def test_a_picture_outside_of_the_episode_is_refused(tmp_path: Path, name: str) 
     folder.joinpath("colors").mkdir(parents=True)
     tmp_path.joinpath("secret.jpg").write_bytes(jpeg(np.zeros((4, 4, 3), np.uint8)))
     folder.joinpath("link.jpg").symlink_to(tmp_path / "secret.jpg")
-    error = refusal(write_episode(folder, [step(0, ARMS, colors={"color_0": name})]))
+    error = reading.refusal(UnitreeJson(), write_episode(folder, [step(0, ARMS, colors={"color_0": name})]))
     assert "outside" in error.why
 
 
@@ -280,16 +266,16 @@ def test_a_picture_that_changes_its_size_or_is_gone_is_named(tmp_path: Path) -> 
     folder = write_episode(tmp_path, with_pictures(tmp_path, [True] * 3))
     picture = folder / "colors/000002_color_0.jpg"
     picture.write_bytes(jpeg(np.zeros((4, 4, 3), np.uint8)))
-    assert "000002_color_0.jpg" in refusal(folder).why
+    assert "000002_color_0.jpg" in reading.refusal(UnitreeJson(), folder).why
     picture.unlink()
-    assert refusal(folder).path.endswith("000002_color_0.jpg")
+    assert reading.refusal(UnitreeJson(), folder).path.endswith("000002_color_0.jpg")
 
 
 def test_sound_with_pickles_in_it_is_never_loaded(tmp_path: Path) -> None:
     out = io.BytesIO()
     np.save(out, np.array([{"a": 1}], object), allow_pickle=True)
     tmp_path.joinpath("a.npy").write_bytes(out.getvalue())
-    error = refusal(write_episode(tmp_path, [step(0, ARMS, audios={"mic0": "a.npy"})]))
+    error = reading.refusal(UnitreeJson(), write_episode(tmp_path, [step(0, ARMS, audios={"mic0": "a.npy"})]))
     assert "pickle" in error.why
 
 
@@ -323,7 +309,7 @@ def test_broken_json_is_refused_with_its_place(tmp_path: Path, damage: str) -> N
     text = BROKEN[damage](data.read_text("utf-8"))
     data.write_bytes(text.encode(errors="surrogateescape"))
     started = time.monotonic()
-    error = refusal(folder)
+    error = reading.refusal(UnitreeJson(), folder)
     assert error.path == str(data)
     assert error.where
     assert time.monotonic() - started < 10
@@ -333,11 +319,11 @@ def test_a_file_above_the_bound_is_not_read(tmp_path: Path) -> None:
     folder = write_episode(tmp_path, steps_of(1))
     with folder.joinpath("data.json").open("r+b") as file:
         file.truncate(_unitree_steps.MAX_JSON_BYTES + 1)
-    assert "at most" in refusal(folder).why
+    assert "at most" in reading.refusal(UnitreeJson(), folder).why
 
 
 def read_hostile(folder: Path) -> None:
-    refusal(folder)
+    reading.refusal(UnitreeJson(), folder)
 
 
 @pytest.mark.slow
