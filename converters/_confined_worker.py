@@ -272,17 +272,22 @@ class Worker:
         at = 0
         while at < len(view):
             if not self._ready(until):
-                raise LostError(f"it took longer than {self._limits.seconds:g} s")
+                raise LostError(self._late())
             got = os.readv(pipe, [view[at:]])
             if not got:
                 raise LostError(self._epitaph())
             at += got
+
+    def _late(self) -> str:
+        return f"it took longer than {self._limits.seconds:g} s"
 
     def _epitaph(self) -> str:
         try:
             code = self._process.wait(1)
         except subprocess.TimeoutExpired:
             return "it fell silent"
+        if code == -signal.SIGXCPU:
+            return self._late()
         return "it died of " + (signal.Signals(-code).name if code < 0 else f"code {code}")
 
     def lost(self, where: str, why: str) -> FormatError:

@@ -420,36 +420,47 @@ def _limited_luma() -> Pixels:
 
 def _write_444(planes: Sequence[Pixels], video: VideoFormat, out: Pixels) -> None:
     """Convert without FFmpeg's scaler, which wraps around in the blue of over-bright pictures."""
-    luma, red_v, green_u, green_v, blue_u = _tables(video.matrix, video.range)
-    # A few rows at a time: what lies between is not written to memory.
+    red, blue, luma, chroma = _tables(video.matrix, video.range)
+    # A few rows at a time: what lies between is not written to memory. No index can be out of bounds, and
+    # to wrap such around is what `take` does fastest.
     step = max(1, _IN_CACHE // max(1, out.shape[1]))
     for top in range(0, len(out), step):
-        y, u, v = (plane[top : top + step] for plane in planes)
-        bright = luma.take(y, mode="clip")
-        for channel, parts in enumerate((((red_v, v),), ((green_u, u), (green_v, v)), ((blue_u, u),))):
-            sums = bright.copy()
-            for table, plane in parts:
-                sums += table.take(plane, mode="clip")
-            sums >>= _FRACTION
-            out[top : top + step, :, channel] = np.clip(sums, 0, 255, out=sums)
+        (y, u, v), part = (plane[top : top + step] for plane in planes), out[top : top + step]
+        high = y.astype(np.uint16) << 8
+        part[..., 0] = red.take(high | v, mode="wrap")
+        part[..., 2] = blue.take(high | u, mode="wrap")
+        green = chroma.take(u.astype(np.uint16) << 8 | v, mode="wrap")
+        green += luma.take(y, mode="wrap")
+        green >>= _FRACTION
+        part[..., 1] = np.clip(green, 0, 255, out=green)
 
 
-_IN_CACHE = 8192  # pixels
+_IN_CACHE = 32768  # pixels
 _FRACTION = 16  # bits behind the point in `_tables`
 
 
 @cache
-def _tables(matrix: str, range_: str) -> tuple[NDArray[np.int32], ...]:
-    """Return what Y, V, U, V, U add to R, G and B: five times (256,), rounding included in the first."""
+def _tables(matrix: str, range_: str) -> tuple[Pixels, Pixels, NDArray[np.int32], NDArray[np.int32]]:
+    """Return what the samples of a pixel amount to, each pair of samples as one number of 16 bits.
+
+    R by Y and V, and B by Y and U: (65536,). What G gets from Y: (256,), and by U and V: (65536,).
+    """
     red, blue = _LUMA[matrix]
     green = 1 - red - blue
     luma = (np.arange(256) - 16) / 219 if range_ == "limited" else np.arange(256) / 255
     chroma = (np.arange(256) - 128) / (224 if range_ == "limited" else 255)
     terms = (
-        luma + 0.5 / 255,
+        luma + 0.5 / 255,  # so that what is cut off is rounded
         2 * (1 - red) * chroma,
         -2 * blue * (1 - blue) / green * chroma,
         -2 * red * (1 - red) / green * chroma,
         2 * (1 - blue) * chroma,
     )
-    return tuple(np.rint(term * 255 * (1 << _FRACTION)).astype(np.int32) for term in terms)
+    bright, red_v, green_u, green_v, blue_u = (
+        np.rint(term * 255 * (1 << _FRACTION)).astype(np.int32) for term in terms
+    )
+    of_red, of_blue = (
+        np.clip(np.add.outer(bright, colour).ravel() >> _FRACTION, 0, 255).astype(np.uint8)
+        for colour in (red_v, blue_u)
+    )
+    return of_red, of_blue, bright, np.add.outer(green_u, green_v).ravel()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...schemas import Array, NotFoundError, StreamSpec
 from ..decode import Form
 from .align import between, chosen
+from .memory import Memory
 from .order import Indices, Order, Permuted, Sequential, Space
 from .read import Fetched, Job, Rows, fetch
 from .shelf import Place, Places, Segment, Shelf
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .loader import Loader
 
 Batch = dict[str, Array]
+
+_memory = Memory(256 << 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,17 +432,14 @@ class Plan:
                 batch[name] = self._low_dim(name, want, spec, fetched)
             else:
                 shape = form.shape if form else spec.shape
-                out = np.empty((len(self.rows) * want.count, *shape), spec.np_dtype)
+                out = _memory.empty((len(self.rows) * want.count, *shape), spec.np_dtype)
                 work += [(job, out) for job in self.jobs[name]]
-                pictures = out.reshape(len(self.rows), want.count, *shape)
-                # Channels first is another way to look at the same memory, which most models prefer so.
-                chw = form is not None and want.layout == "chw"
-                batch[name] = pictures.transpose(0, 1, 4, 2, 3) if chw else pictures
+                batch[name] = out.reshape(len(self.rows), want.count, *shape)
             batch[f"{name}.pad"] = np.stack([row.picked[name].pad for row in self.rows])
         fetched.decode(work, pool)
         for name, want in self.windows.wants.items():
-            if want.dtype == "float32" and self.forms[name][0].kind == "video":
-                batch[name] = batch[name].astype(np.float32) * np.float32(1 / 255)
+            if self.forms[name][0].kind == "video":
+                batch[name] = _finished(batch[name], want)
         return batch
 
     def _low_dim(self, name: str, want: Want, spec: StreamSpec, fetched: Fetched) -> Array:
@@ -455,6 +455,15 @@ class Plan:
                 ends = [values[side].astype(np.float64) for side in (left, right)]
                 out[at] = between(ends[0], ends[1], picked.part, spherical=spherical)
         return out
+
+
+def _finished(pictures: Array, want: Want) -> Array:
+    """Return pictures (B, K, *shape) in the type and the layout that are wanted."""
+    if want.dtype == "float32":
+        whole = _memory.empty(pictures.shape, np.float32)
+        pictures = np.multiply(pictures, np.float32(1 / 255), out=whole)
+    # Channels first is another way to look at the same memory, which most models prefer so.
+    return pictures.transpose(0, 1, 4, 2, 3) if want.layout == "chw" else pictures
 
 
 def form_of(spec: StreamSpec, want: Want) -> Form:
