@@ -72,15 +72,17 @@ def lerobot_writer(bench: Bench, absent: list[str]) -> LerobotWriter | None:
     return writer
 
 
-def make_dataset(bench: Bench, root: Path, encoder: str, options: Mapping[str, str], episodes: int) -> None:
-    """Write a dataset of format v3.0 that holds the recording ``episodes`` times."""
-    steps = bench.episode.streams["action"].length
+def make_dataset(
+    bench: Bench, root: Path, encoder: str, options: Mapping[str, str], episodes: int, takes: int = 1
+) -> None:
+    """Write a dataset of format v3.0 whose episodes hold the recording ``takes`` times each."""
+    steps = takes * bench.episode.streams["action"].length
     for camera in CAMERAS:
         path = root / f"videos/observation.images.{camera}/chunk-000/file-000.mp4"
-        encode_mp4(bench.clips[camera], path, encoder, options, repeats=episodes)
+        encode_mp4(bench.clips[camera], path, encoder, options, repeats=episodes * takes)
     columns: dict[str, Any] = {}
     for name in _VALUES:
-        values = np.tile(bench.streams[name].astype(np.float32), (episodes, 1))
+        values = np.tile(bench.streams[name].astype(np.float32), (episodes * takes, 1))
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
     frame = np.tile(np.arange(steps), episodes)
     columns |= {

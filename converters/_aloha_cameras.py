@@ -193,7 +193,7 @@ def _read_jpegs(
             block = np.empty((min(rows, stop - first), *shape), np.uint8)
             for i, row in enumerate(islice(padded, len(block))):
                 try:
-                    block[i] = decoded(unpadded(row.tobytes()), picture, order)
+                    decoded(unpadded(row.tobytes()), picture, order, out=block[i])
                 except ValueError as error:
                     raise FormatError(str(path), f"{found.name}[{first + i}]", str(error)) from error
             yield block

@@ -9,8 +9,10 @@ topic may have many connections, one per publisher. Stamps are seconds and nanos
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -36,6 +38,12 @@ MAGIC = b"#ROSBAG V2.0\n"
 
 _MESSAGE, _BAG, _INDEX, _CHUNK, _CHUNK_INFO, _CONNECTION = range(2, 8)
 _MAX_HEADER = 1 << 20
+_WIDE = {"time", "index_pos"}
+_STAMP = struct.Struct("<II")
+_MESSAGE_HEAD = re.compile(
+    rb"(?:\x09\0\0\0conn=(.{4})|\x04\0\0\0op=(\x02)|\x0d\0\0\0time=(.{8})){3}", re.DOTALL
+)
+"""The header of a message, its fields in any order: each of them once, if there are all three."""
 
 Head = dict[str, bytes]
 
@@ -56,7 +64,7 @@ class _Scan:
         self._budget = Budget(path)
         self._announced: tuple[int, int] | None = None
         self._told: dict[int, int] = {}
-        self._counted: dict[int, int] = {}
+        self._counted = Counter[int]()
         self._chunks = 0
 
     def refuse(self, where: str, why: str, advice: str = "") -> FormatError:
@@ -113,7 +121,7 @@ class _Scan:
         return found
 
     def _number(self, head: Head, name: str, where: str) -> int:
-        if name not in head or len(head[name]) > 8:
+        if name not in head or len(head[name]) > (8 if name in _WIDE else 4):
             raise self.refuse(where, f"has no field {name!r}")
         return int.from_bytes(head[name], "little")
 
@@ -141,32 +149,46 @@ class _Scan:
         at, end = 0, len(data)
         where = f"chunk at byte {chunk.offset}"
         while at < end:
-            place = f"{where}, byte {at}"
-            head_size = _size(data[at : at + 4])
-            start = at + 8 + head_size
+            start = at + 8 + _size(data[at : at + 4])
             size = _size(data[start - 4 : start])
             if start + size > end:
-                raise self.refuse(place, "a record claims more bytes than are left")
-            head = self._head(data[at + 4 : start - 4], place)
-            op = self._number(head, "op", place)
-            if op == _MESSAGE:
-                stamp = self._number(head, "time", place)
-                time = (stamp & 0xFFFFFFFF) * 1_000_000_000 + (stamp >> 32)
-                found.extend((self._number(head, "conn", place), start, size, time))
-                if len(found) > 4 * MAX_IN_CHUNK:
-                    raise self.refuse(where, f"holds more than {MAX_IN_CHUNK:,} messages")
-            elif op == _CONNECTION:
-                self._connection(head, data[start : start + size], place)
+                raise self.refuse(f"{where}, byte {at}", "a record claims more bytes than are left")
+            known = _MESSAGE_HEAD.fullmatch(data, at + 4, start - 4)
+            if known and all(known.groups()):
+                conn, _, stamp = known.groups()
+                found.extend((_size(conn), start, size, _time(stamp)))
             else:
-                raise self.refuse(place, f"a record of the kind {op} lies in a chunk")
+                head, content = data[at + 4 : start - 4], data[start : start + size]
+                sent = self._other(head, content, f"{where}, byte {at}")
+                found.extend((sent[0], start, size, sent[1]) if sent else ())
+            if len(found) > 4 * MAX_IN_CHUNK:
+                raise self.refuse(where, f"holds more than {MAX_IN_CHUNK:,} messages")
             at = start + size
         rows = np.frombuffer(found, np.int64).reshape(-1, 4)
         channel, begin, sizes, log = np.ascontiguousarray(rows.T)
-        for met, count in zip(*np.unique(channel, return_counts=True), strict=True):
-            if int(met) not in self._channels:
-                raise self.refuse(where, f"holds messages of the unknown connection {met}")
-            self._counted[int(met)] = self._counted.get(int(met), 0) + int(count)
+        counted = Counter[int](channel.tolist())
+        if unknown := counted.keys() - self._channels.keys():
+            raise self.refuse(where, f"holds messages of the unknown connection {min(unknown)}")
+        self._counted.update(counted)
         return Unit(number, data, channel, begin, begin, sizes, log, log)
+
+    def _other(self, raw: bytes, content: bytes, where: str) -> tuple[int, int] | None:
+        """Take in a record of a chunk whose header is no message's usual one.
+
+        Returns
+        -------
+        tuple or None
+            Connection and time, if it is a message all the same.
+        """
+        head = self._head(raw, where)
+        op = self._number(head, "op", where)
+        if op == _MESSAGE:
+            stamp = self._number(head, "time", where).to_bytes(8, "little")
+            return self._number(head, "conn", where), _time(stamp)
+        if op != _CONNECTION:
+            raise self.refuse(where, f"a record of the kind {op} lies in a chunk")
+        self._connection(head, content, where)
+        return None
 
     def _connection(self, head: Head, data: bytes, where: str) -> None:
         number = self._number(head, "conn", where)
@@ -191,12 +213,17 @@ class _Scan:
             told = f"announces {self._announced[1]:,} chunks; the file holds {self._chunks:,}"
             raise self.refuse("bag header", told, "`rosbag reindex` may mend it")
         for number in {*self._told, *self._counted}:
-            met, told_count = self._counted.get(number, 0), self._told.get(number, 0)
+            met, told_count = self._counted[number], self._told.get(number, 0)
             if met != told_count:
                 topic = self._channels[number].topic if number in self._channels else str(number)
                 raise self.refuse(
                     f"chunk info: {topic}", f"announces {told_count:,} messages; there are {met:,}"
                 )
+
+
+def _time(raw: bytes) -> int:
+    seconds, nanoseconds = _STAMP.unpack(raw)
+    return int(seconds * 1_000_000_000 + nanoseconds)
 
 
 def _size(raw: bytes) -> int:

@@ -29,8 +29,9 @@ from urllib.parse import quote
 import numpy as np
 
 from ..schemas import FormatError, Json
-from ._chunks import MAX_CHUNK, Budget, Channel, Container, Facts, Unit, inflated, zstd_size
+from ._chunks import KEPT, MAX_CHUNK, Budget, Channel, Container, Facts, First, Unit, inflated, zstd_size
 from ._mcap_file import McapFile
+from ._messages import BULK_BYTES
 from .base import Format, contained, need, version_of
 
 METADATA = "metadata.yaml"
@@ -42,7 +43,7 @@ _MAX_DEPTH = 24
 _MAX_NODES = 200_000
 _MAX_FILES = 100_000
 _MAX_TIME = 1 << 62
-_RUN_BYTES = 1 << 20
+_RUN_BYTES = 4 << 20
 _RUN_ROWS = 4_096
 _MAX_TOPICS = 100_000
 _LIMITS = {
@@ -84,9 +85,13 @@ class Db3File:
         """Yield the messages with these row numbers, the second of each place."""
         try:
             with closing(self._open()) as database:
+                version = version_of(self._path)
                 for _, row, _ in places:
-                    found = database.execute("SELECT data FROM messages WHERE rowid = ?", (row,)).fetchone()
-                    yield bytes(found[0])
+                    data = KEPT.get((version, row))
+                    if data is None:
+                        asked = "SELECT data FROM messages WHERE rowid = ?"
+                        data = bytes(database.execute(asked, (row,)).fetchone()[0])
+                    yield data
         except (sqlite3.Error, TypeError) as error:
             raise FormatError(str(self._name), "messages", f"cannot be read: {error}") from error
 
@@ -147,6 +152,7 @@ class Db3File:
         rows: list[tuple[int, int, int, int]] = []
         payloads: list[bytes] = []
         held = number = 0
+        first = First(self._path)
         asked = "SELECT rowid, topic_id, timestamp, data FROM messages ORDER BY rowid"
         for row, topic, time, data in database.execute(asked):
             if not isinstance(data, bytes) or topic not in channels or not isinstance(time, int):
@@ -157,6 +163,9 @@ class Db3File:
                 raise FormatError(str(self._name), f"messages: row {row}", "has a time that is none")
             rows.append((topic, row, len(data), time))
             payloads.append(data)
+            if len(data) > BULK_BYTES:
+                # Others are seldom read again: the index holds their values.
+                first.put(row, data)
             held += len(data)
             if held >= _RUN_BYTES or len(rows) >= _RUN_ROWS:
                 yield _run(number, rows, payloads)
@@ -179,7 +188,7 @@ class Bag2Files:
         self._path, self._of = path, of
         self._bases: list[int] = []
         if path.is_dir():
-            self._root, told = path, _metadata(path / METADATA, of)
+            self._root, told = path, _metadata(version_of(path / METADATA), of)
         else:
             self._root, told = path.parent, {"relative_file_paths": [path.name]}
         self._told = told
@@ -238,6 +247,9 @@ class Bag2Files:
             budget = Budget(part.files[0])
             for unit in self._named_errors(part, part.units(own, inner)):
                 base = self._bases[-1] + unit.number + 1
+                for name, value in inner.header.items() if not unit.number else ():
+                    # The distribution of ROS must be known before messages are looked into.
+                    facts.header.setdefault(name, value)
                 yield from self._renumbered(unit, _numbers(own, channels, numbers), budget)
             _numbers(own, channels, numbers)
             facts.losses += [(f"{part.files[0].name}: {name}", why) for name, why in inner.losses]
@@ -352,8 +364,10 @@ def _numbers(
     return mapped
 
 
-def _metadata(path: Path, of: Format) -> Mapping[str, Any]:
-    """Return what ``metadata.yaml`` tells of the bag."""
+@lru_cache(maxsize=4)
+def _metadata(version: tuple[Path, int, int, int], of: Format) -> Mapping[str, Any]:
+    """Return what ``metadata.yaml`` tells of the bag. Every reader of a stream asks for it."""
+    path = version[0]
     try:
         with path.open("rb") as file:
             raw = file.read(_MAX_YAML + 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,45 +15,77 @@ _SEQUENCE_HEADER = 1  # AV1 specification, section 6.2.2: OBU types
 _SPS = 7  # ITU-T H.264, table 7-1: NAL unit types
 
 
-class BitstreamForm:
-    """Turns packets as MP4 stores them into the bitstream form of `VideoFormat`; others pass unchanged."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Setup:
+    """What the container says once for all packets of a video.
 
-    def __init__(self, stream: av.VideoStream, codec: str) -> None:
+    Attributes
+    ----------
+    header
+        What stands in front of a key picture that does not bring it itself: parameter sets, or OBUs.
+    stream
+        For FFmpeg's filter, where there is one; a stream of its own, which holds no file open.
+    """
+
+    codec: str
+    header: bytes = b""
+    stream: av.VideoStream | None = None
+
+    @classmethod
+    def of(cls, stream: av.VideoStream, codec: str) -> Setup:
+        """Read the setup of a video whose packets have all been read; FFmpegError if it is malformed."""
+        import av
         from av.bitstream import BitStreamFilterContext
 
-        self._codec = codec
-        self._filter: BitStreamFilterContext | None = None
         if codec == "av1":
             # AV1 in ISOBMFF, section 2.3.3: av1C is four bytes, then the OBUs in front of all others.
             record = stream.codec_context.extradata or b""
-            self._setup = record[4:] if record[:1] == b"\x81" else record
-        if codec in {"h264", "hevc"}:
-            # Written back to the stream, so that its extradata become the parameter sets as Annex B.
-            self._filter = BitStreamFilterContext(f"{codec}_mp4toannexb", stream, stream)
-            self._setup = stream.codec_context.extradata or b""
+            return cls(codec, record[4:] if record[:1] == b"\x81" else record)
+        if codec not in {"h264", "hevc"}:
+            return cls(codec)
+        nowhere = av.open(io.BytesIO(), "w", format="null")
+        kept = nowhere.add_stream_from_template(stream, opaque=True)
+        # Written back to the stream, so that its extradata become the parameter sets as Annex B.
+        BitStreamFilterContext(_filter_of(codec), stream, stream)
+        return cls(codec, stream.codec_context.extradata or b"", kept)
 
-    def of(self, raw: bytes, *, key: bool) -> av.Packet[Any]:
+
+class BitstreamForm:
+    """Turns packets as MP4 stores them into the bitstream form of `VideoFormat`; others pass unchanged."""
+
+    def __init__(self, setup: Setup) -> None:
+        from av.bitstream import BitStreamFilterContext
+
+        self._codec, self._header = setup.codec, setup.header
+        self._filter: BitStreamFilterContext | None = None
+        if setup.stream is not None:
+            self._filter = BitStreamFilterContext(_filter_of(setup.codec), setup.stream)
+
+    def of(self, raw: bytes, *, key: bool) -> bytes:
         """Return the packet in its bitstream form; ValueError or FFmpegError if it is malformed."""
         if self._codec == "av1":
-            return padded(self._obus(raw, key=key))
+            return self._obus(raw, key=key)
         if self._filter is None:
-            return padded(raw)
+            return raw
         filtered = self._filter.filter(padded(raw))
         if len(filtered) != 1:
             raise ValueError("the packet is empty")
+        data = bytes(filtered[0])
         # The filter puts parameter sets in front of IDR pictures only. A key frame may also be an open
         # group's intra picture, which x264 marks as a place to start from.
-        if key and self._codec == "h264" and not _has_sps(bytes(filtered[0])):
-            return padded(self._setup + bytes(filtered[0]))
-        return filtered[0]
+        return self._header + data if key and self._codec == "h264" and not _has_sps(data) else data
 
     def _obus(self, raw: bytes, *, key: bool) -> bytes:
         units = list(_obus(raw))
         # AV1 in ISOBMFF, section 2.4: a sample's last OBU may leave its size out. In a stream it may not.
         data = b"".join(unit for _, unit in units)
         if key and all(kind != _SEQUENCE_HEADER for kind, _ in units):
-            return self._setup + data
+            return self._header + data
         return data
+
+
+def _filter_of(codec: str) -> str:
+    return f"{codec}_mp4toannexb"
 
 
 def padded(raw: bytes) -> av.Packet[Any]:

@@ -1,7 +1,8 @@
 """The containers of messages: what they have in common, and chunks that are decompressed with care.
 
 A container is read once from front to back to be indexed; after that, messages are fetched by their place.
-Decompressed chunks are kept as long as there is room, since neighbours in time lie in one chunk.
+Decompressed chunks are kept as long as there is room, since neighbours in time lie in one chunk; of those
+that were indexed, the first ones are, because readers begin there.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Budget:
             )
 
 
-def decompressed(chunk: Chunk, raw: bytes, of: Format) -> bytes:
+def decompressed(chunk: Chunk, raw: bytes | memoryview, of: Format) -> bytes:
     """Return the bytes of a chunk, whose size was judged before. `FormatError` if they are not sound."""
     where = f"chunk at byte {chunk.offset}"
     try:
@@ -166,10 +167,10 @@ def decompressed(chunk: Chunk, raw: bytes, of: Format) -> bytes:
     return data
 
 
-def inflated(raw: bytes, size: int, compression: str, of: Format) -> bytes:
+def inflated(raw: bytes | memoryview, size: int, compression: str, of: Format) -> bytes:
     """Return ``size`` bytes; `ValueError` if there are fewer or more. Makes one byte too many at most."""
     if compression in {"", "none"}:
-        data = raw
+        data = bytes(raw)
     elif compression == "zstd":
         data = _zstd(raw, size, of)
     elif compression == "lz4":
@@ -195,7 +196,7 @@ def zstd_size(raw: bytes, of: Format) -> int:
     return size
 
 
-def _zstd(raw: bytes, size: int, of: Format) -> bytes:
+def _zstd(raw: bytes | memoryview, size: int, of: Format) -> bytes:
     zstandard = need("zstandard", of=of)
     try:
         # The size in a frame's own header is what the library allocates, whatever limit it is given.
@@ -210,7 +211,7 @@ def _zstd(raw: bytes, size: int, of: Format) -> bytes:
     return data
 
 
-def _lz4(raw: bytes, size: int, of: Format) -> bytes:
+def _lz4(raw: bytes | memoryview, size: int, of: Format) -> bytes:
     frame = need("lz4.frame", of=of)
     try:
         data: bytes = frame.LZ4FrameDecompressor().decompress(raw, max_length=size + 1)
@@ -219,7 +220,7 @@ def _lz4(raw: bytes, size: int, of: Format) -> bytes:
     return data
 
 
-def _bz2(raw: bytes, size: int) -> bytes:
+def _bz2(raw: bytes | memoryview, size: int) -> bytes:
     try:
         return bz2.BZ2Decompressor().decompress(raw, max_length=size + 1)
     except (OSError, EOFError) as error:
@@ -255,21 +256,21 @@ class ChunkReader:
     def read(self, chunk: Chunk) -> bytes:
         """Return the decompressed bytes of a chunk."""
         key = (version_of(chunk.path), chunk)
-        data = _KEPT.get(key)
+        data = KEPT.get(key)
         if data is None:
             if chunk.path not in self._files:
                 self._files[chunk.path] = chunk.path.open("rb")
             raw = exactly(self._files[chunk.path], chunk.offset, chunk.stored, chunk.path)
             data = decompressed(chunk, raw, self._of)
-            _KEPT.put(key, data)
+            KEPT.put(key, data)
         return data
 
 
 class _Kept:
-    """Decompressed chunks, the least recently asked for of which make room for others."""
+    """Chunks and large messages, the least recently asked for of which make room for others."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._bytes = most, 0
+        self.most, self._bytes = most, 0
         self._lock = threading.Lock()
         self._chunks: OrderedDict[object, bytes] = OrderedDict()
 
@@ -281,15 +282,29 @@ class _Kept:
 
     def put(self, key: object, data: bytes) -> None:
         with self._lock:
-            if key in self._chunks or len(data) > self._most:
+            if key in self._chunks or len(data) > self.most:
                 return
             self._chunks[key] = data
             self._bytes += len(data)
-            while self._bytes > self._most:
+            while self._bytes > self.most:
                 self._bytes -= len(self._chunks.popitem(last=False)[1])
 
 
-_KEPT = _Kept(_KEPT_BYTES)
+KEPT = _Kept(_KEPT_BYTES)
+"""What was read, under the version of its file and what it is there."""
+
+
+class First:
+    """Keeps what is read of a file as long as it fits: later parts would only drive out earlier ones."""
+
+    def __init__(self, path: Path) -> None:
+        self._version, self._left = version_of(path), KEPT.most
+
+    def put(self, what: object, data: bytes) -> None:
+        """Keep the bytes of a part of the file, if there is room."""
+        self._left -= len(data)
+        if self._left >= 0:
+            KEPT.put((self._version, what), data)
 
 
 class Scan(Protocol):
@@ -328,11 +343,13 @@ class ChunkedFile(ABC):
         """Yield the messages of each chunk."""
         self._chunks.clear()
         scan = self.scan(channels, facts)
+        first = First(self.path)
         try:
             with self.path.open("rb") as file:
                 for chunk, data in scan.chunks(file):
                     yield scan.unit(len(self._chunks), data, chunk)
                     self._chunks.append(chunk)
+                    first.put(chunk, data)
         except OSError as error:
             raise FormatError(str(self.path), "", f"cannot be read: {error.strerror}") from error
         scan.compare()

@@ -2,7 +2,9 @@
 
 A header of a few bytes can promise 4 gigapixels, so the frame header (ITU-T T.81, B.2.2) is read here and
 judged before a decoder sees the picture. Pillow decodes with libjpeg-turbo and its defaults, as OpenCV does:
-the same pixels, but for OpenCV's order of channels.
+the same pixels, but for OpenCV's order of channels. simplejpeg is a thinner coat around that library with
+those defaults, so it goes first. It refuses what the library warns of; Pillow then has
+the last word.
 """
 
 from __future__ import annotations
@@ -87,7 +89,9 @@ def _judged(data: bytes, at: int) -> Picture:
     return found
 
 
-def decoded(data: bytes, want: Picture, order: ChannelOrder) -> NDArray[np.uint8]:
+def decoded(
+    data: bytes, want: Picture, order: ChannelOrder, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Return the pixels of a JPEG: (H, W, C) uint8. `ValueError` if it is not the picture wanted.
 
     Parameters
@@ -95,17 +99,38 @@ def decoded(data: bytes, want: Picture, order: ChannelOrder) -> NDArray[np.uint8
     order
         ``standard``: as the file says, red first. ``opencv``: as `cv2.imdecode` gives them, blue first,
         which is what a program had that gave red-first pixels to `cv2.imencode`.
+    out
+        Where to put the pixels, (H, W, C) and contiguous; None: an array of their own.
     """
-    from PIL import Image
-
     found = picture_of(data)
     if found != want:
         raise ValueError(f"is {found.width}×{found.height}×{found.channels}; the first of this camera is "
                          f"{want.width}×{want.height}×{want.channels}")  # fmt: skip
+    pixels = np.empty((want.height, want.width, want.channels), np.uint8) if out is None else out
+    if not _decode_fast(data, pixels, order):
+        _decode(data, pixels, order)
+    return pixels
+
+
+def _decode_fast(data: bytes, out: NDArray[np.uint8], order: ChannelOrder) -> bool:
+    """Decode with simplejpeg; False if it is absent, or finds the least fault with the picture."""
+    colours = "GRAY" if out.shape[2] == 1 else "BGR" if order == "opencv" else "RGB"
+    try:
+        from simplejpeg import decode_jpeg
+
+        # Into an array of the size that was judged: it refuses a picture that is larger.
+        return bool(decode_jpeg(data, colours, buffer=out).shape == out.shape)
+    except (ImportError, ValueError):
+        return False
+
+
+def _decode(data: bytes, out: NDArray[np.uint8], order: ChannelOrder) -> None:
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             pixels = np.asarray(image)
     except Exception as error:  # Pillow's errors for damaged pictures are of any kind
         raise ValueError(f"cannot be decoded: {error}") from error
-    pixels = pixels.reshape(want.height, want.width, want.channels)
-    return pixels[..., ::-1] if order == "opencv" else pixels
+    pixels = pixels.reshape(out.shape)
+    out[...] = pixels[..., ::-1] if order == "opencv" else pixels

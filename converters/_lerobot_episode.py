@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +36,10 @@ from . import _lerobot_meta as meta
 from . import _lerobot_modality as modality
 from . import _parquet as parquet
 from ._draft import Draft, Read, embodiment_of
-from ._lerobot_shared import BOOKKEEPING, MAX_SECONDS, Dataset, book_of, runs_of
+from ._lerobot_shared import BOOKKEEPING, MAX_SECONDS, Dataset, book_of, runs_of, samples
 from ._lerobot_tables import MAX_TEXT, where_of
 from ._mp4 import Mp4Video
-from .base import rows_in, source_file
+from .base import rows_in, source_file, version_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -205,8 +205,7 @@ class _Builder:
     # Features
 
     def _add_features(self) -> None:
-        with parquet.opened(self.data) as file:
-            schema, per_row = file.schema_arrow, parquet.values_per_row(file)
+        schema, per_row = self.book.schema, self.book.per_row
         for name in dict.fromkeys([*self.info.features, *schema.names]):
             feature = self.info.features.get(name, _UNDECLARED)
             if name in BOOKKEEPING:
@@ -280,7 +279,7 @@ class _Builder:
             contract=_contract(slices) if command else None,
             attributes=attributes,
         )
-        read = partial(parquet.numbers, self.data, name, spec, self.block, self.first)
+        read = partial(samples, self.data, name, spec, self.block, self.first)
         new = self._add(spec, read, f"data#{name}")
         if name == "subtask_index" and self.dataset.subtasks and not shape:
             self._add_runs("subtask", name, self.draft.streams[new].values(), self.dataset.subtasks)
@@ -414,16 +413,22 @@ class _Builder:
 
     def _sources(self) -> Iterator[SourceFile]:
         dataset, root = self.dataset, self.info.root.resolve()
-        yield source_file(self.data, root)
+        yield _source(*version_of(self.data), root, "recording")
         for video in dict.fromkeys(self.videos):
-            yield source_file(video, root, "video")
+            yield _source(*version_of(video), root, "video")
         described = dataset.table.file_of(self.index).resolve()
         metadata = [root / meta.INFO, root / dataset.tasks_name, described]
         metadata += [root / dataset.subtasks_name] if dataset.subtasks else []
         metadata += [root / modality.MODALITY] if dataset.modality else []
         metadata += [root / meta.CARD] if meta.CARD in self.info.evidence else []
         for path in metadata:
-            yield source_file(path, root, "metadata")
+            yield _source(*version_of(path), root, "metadata")
+
+
+@lru_cache(maxsize=64)
+def _source(path: Path, _size: int, _mtime_ns: int, _inode: int, root: Path, role: str) -> SourceFile:
+    """Return the record of a file, looked up once per version of it, since episodes share most of them."""
+    return source_file(path, root, role)
 
 
 def _stream_name(name: str) -> str:

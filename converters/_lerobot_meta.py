@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ CARD = "README.md"
 MAX_WORD = 1_000
 """Most characters of a name."""
 
+_FILES_KNOWN = 64
 _MAX_SAMPLE_BYTES = 1 << 30
 _MAX_DIMENSIONS = 5
 
@@ -55,6 +56,7 @@ class Info:
     fps: float
     features: Mapping[str, Mapping[str, Any]]
     evidence: Mapping[str, Json]
+    _files: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, root: Path, major: str) -> Info:
@@ -94,10 +96,14 @@ class Info:
         name = _filled(pattern, values)
         if name is None:
             raise FormatError(str(self.path), template, f"{pattern[:200]!r} is no template of a path")
-        found = contained(self.root, name, path=self.path, where=template)
-        if not found.is_file():
-            raise FormatError(str(self.path), where, f"the file {name} is absent")
-        return found
+        if name not in self._files:  # episodes share files, and following links takes its time
+            if len(self._files) >= _FILES_KNOWN:
+                self._files.clear()
+            found = contained(self.root, name, path=self.path, where=template)
+            if not found.is_file():
+                raise FormatError(str(self.path), where, f"the file {name} is absent")
+            self._files[name] = found
+        return self._files[name]
 
 
 # info.json

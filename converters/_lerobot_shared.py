@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,10 @@ from ._lerobot_meta import Info
 from ._lerobot_modality import Modality
 from ._lerobot_tables import ParquetTable, Table
 from ._mp4 import Mp4Video
-from .base import version_of
+from .base import rows_in, version_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Added to every dataset by LeRobot (DEFAULT_FEATURES in src/lerobot/datasets/utils.py).
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -35,6 +38,10 @@ MAX_SECONDS = 1e9
 _MAX_ROWS = 10_000_000
 """Most rows of a data file, whose bookkeeping takes 36 bytes of memory a row. LeRobot ends it at 100 MB."""
 
+_KEPT_BYTES = 1 << 26
+"""Most bytes of decoded columns that are kept of a data file. LeRobot's own take a few MB each."""
+
+_Kept = dict[tuple[str, str, tuple[int, ...]], "Array | None"]
 _Episodes = Mapping[int, "tuple[int, str] | FormatError"]
 
 
@@ -43,10 +50,18 @@ _Episodes = Mapping[int, "tuple[int, str] | FormatError"]
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """The bookkeeping columns of a data file, and the rows of each episode in it."""
+    """The bookkeeping columns of a data file, the rows of each episode in it, and what its footer tells.
+
+    Attributes
+    ----------
+    per_row
+        Values in a row of each column: see `values_per_row`.
+    """
 
     rows: Mapping[int, tuple[int, int]]
     columns: Mapping[str, Array]
+    schema: pa.Schema
+    per_row: Mapping[str, int | None]
 
     @property
     def length(self) -> int:
@@ -63,21 +78,56 @@ def book_of(path: Path) -> Book:
 def _cached_book(path: Path, _size: int, _mtime_ns: int, _inode: int) -> Book:
     with parquet.opened(path) as file:
         total, schema = file.metadata.num_rows, file.schema_arrow
-    if total > _MAX_ROWS:
-        raise FormatError(str(path), "", f"claims {total:,} rows; {_MAX_ROWS:,} are read at most")
-    columns = {}
-    for name in BOOKKEEPING:
-        if name not in schema.names:
-            if name in _OPTIONAL:
-                continue
-            raise FormatError(str(path), name, "the column is absent")
-        dtype = parquet.numpy_name(schema.field(name).type)
-        if dtype is None:
-            raise FormatError(str(path), name, f"is {schema.field(name).type} instead of numbers")
-        spec = StreamSpec(name=name, kind="low_dim", dtype=dtype, shape=())
-        blocks = parquet.numbers(path, name, spec, 1 << 20, 0, 0, total) if total else ()
-        columns[name] = np.concatenate([np.empty(0, dtype), *blocks])
-    return Book(_runs_of_episodes(path, columns["episode_index"]), columns)
+        if total > _MAX_ROWS:
+            raise FormatError(str(path), "", f"claims {total:,} rows; {_MAX_ROWS:,} are read at most")
+        columns = {}
+        for name in BOOKKEEPING:
+            if name not in schema.names:
+                if name in _OPTIONAL:
+                    continue
+                raise FormatError(str(path), name, "the column is absent")
+            dtype = parquet.numpy_name(schema.field(name).type)
+            if dtype is None:
+                raise FormatError(str(path), name, f"is {schema.field(name).type} instead of numbers")
+            spec = StreamSpec(name=name, kind="low_dim", dtype=dtype, shape=())
+            columns[name] = parquet.whole(file, path, name, spec)
+        runs = _runs_of_episodes(path, columns["episode_index"])
+        return Book(runs, columns, schema, parquet.values_per_row(file))
+
+
+def samples(
+    path: Path, column: str, spec: StreamSpec, block_bytes: int, first: int, start: int, stop: int
+) -> Iterator[Array]:
+    """Yield what `_parquet.numbers` does; a small column that many episodes share is decoded once."""
+    kept, key = _columns_kept(*version_of(path)), (column, spec.dtype, spec.shape)
+    if key not in kept:
+        taken = sum(values.nbytes for values in kept.values() if values is not None)
+        kept[key] = _small(path, column, spec, _KEPT_BYTES - taken)
+    values = kept[key]
+    if values is None:
+        yield from parquet.numbers(path, column, spec, block_bytes, first, start, stop)
+        return
+    rows = rows_in(block_bytes, spec)
+    for at in range(first + start, first + stop, rows):
+        yield values[at : min(at + rows, first + stop)]
+
+
+@lru_cache(maxsize=2)
+def _columns_kept(_path: Path, _size: int, _mtime_ns: int, _inode: int) -> _Kept:
+    return {}
+
+
+def _small(path: Path, column: str, spec: StreamSpec, most: int) -> Array | None:
+    """Return a whole column; None if it takes more memory than that, or is damaged somewhere."""
+    try:
+        with parquet.opened(path, column) as file:
+            if file.metadata.num_rows * spec.sample_bytes > most:
+                return None
+            values = parquet.whole(file, path, column, spec)
+    except FormatError:
+        return None  # other episodes may be sound; whoever reads this one's rows is told
+    values.setflags(write=False)
+    return values
 
 
 def _runs_of_episodes(path: Path, indices: Array) -> dict[int, tuple[int, int]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -65,7 +66,7 @@ class _Scan:
         self._path, self._of, self._channels, self._facts = path, of, channels, facts
         self._schemas: dict[int, tuple[str, str, bytes]] = {}
         self._numbers: dict[int, int] = {}
-        self._counted: dict[int, int] = {}
+        self._counted = Counter[int]()
         self._told: dict[int, int] | None = None
         self._budget = Budget(path)
         self._crc = 0
@@ -127,7 +128,7 @@ class _Scan:
             )
         self._budget.take(size, where)
         chunk = Chunk(self._path, at + _RECORD.size + fields.at, stored, size, compression, crc)
-        return chunk, decompressed(chunk, raw[fields.at :], self._of)
+        return chunk, decompressed(chunk, memoryview(raw)[fields.at :], self._of)
 
     def unit(self, number: int, data: bytes, chunk: Chunk) -> Unit:
         """Return the messages of a chunk; its other records are taken in."""
@@ -135,37 +136,42 @@ class _Scan:
         at, end = 0, len(data)
         where = f"chunk at byte {chunk.offset}"
         while at < end:
-            if at + _RECORD.size > end:
-                raise self.refuse(f"{where}, byte {at}", "ends within a record")
-            opcode, length = _RECORD.unpack_from(data, at)
-            start = at + _RECORD.size
-            if start + length > end:
-                raise self.refuse(
-                    f"{where}, byte {at}", f"a record claims {length:,} bytes, more than are left"
-                )
-            if opcode == _MESSAGE:
-                if length < _FRONT:
-                    raise self.refuse(f"{where}, byte {at}", f"is a message of {length} bytes")
-                _, _, channel, _, log, publish = _MESSAGE_HEAD.unpack_from(data, at)
-                if channel not in self._numbers:
-                    raise self.refuse(f"{where}, byte {at}", f"is a message of the unknown channel {channel}")
-                found.extend((channel, start + _FRONT, length - _FRONT, log, publish))
-                if len(found) > 5 * MAX_IN_CHUNK:
-                    raise self.refuse(where, f"holds more than {MAX_IN_CHUNK:,} messages")
-            elif opcode in {_SCHEMA, _CHANNEL}:
-                self._record(opcode, data[start : start + length], at)
-            else:
-                raise self.refuse(f"{where}, byte {at}", f"a record of kind {opcode:#04x} lies in a chunk")
-            at = start + length
+            if at + _MESSAGE_HEAD.size <= end and data[at] == _MESSAGE:
+                _, length, channel, _, log, publish = _MESSAGE_HEAD.unpack_from(data, at)
+                after = at + _RECORD.size + length
+                if length >= _FRONT and after <= end and channel in self._numbers:
+                    found.extend((channel, at + _MESSAGE_HEAD.size, length - _FRONT, log, publish))
+                    if len(found) > 5 * MAX_IN_CHUNK:
+                        raise self.refuse(where, f"holds more than {MAX_IN_CHUNK:,} messages")
+                    at = after
+                    continue
+            at = self._other(data, at, f"{where}, byte {at}")
         return self._unit(number, data, found, where)
+
+    def _other(self, data: bytes, at: int, where: str) -> int:
+        """Take in a record of a chunk that is no sound message; return where the next one begins."""
+        if at + _RECORD.size > len(data):
+            raise self.refuse(where, "ends within a record")
+        opcode, length = _RECORD.unpack_from(data, at)
+        start = at + _RECORD.size
+        if start + length > len(data):
+            raise self.refuse(where, f"a record claims {length:,} bytes, more than are left")
+        if opcode == _MESSAGE and length < _FRONT:
+            raise self.refuse(where, f"is a message of {length} bytes")
+        if opcode == _MESSAGE:
+            channel = int.from_bytes(data[start : start + 2], "little")
+            raise self.refuse(where, f"is a message of the unknown channel {channel}")
+        if opcode not in {_SCHEMA, _CHANNEL}:
+            raise self.refuse(where, f"a record of kind {opcode:#04x} lies in a chunk")
+        self._record(opcode, data[start : start + length], at)
+        return start + int(length)
 
     def _unit(self, number: int, data: bytes, found: array[int], where: str) -> Unit:
         rows = np.frombuffer(found, np.uint64).reshape(-1, 5)
         if rows.size and int(rows[:, 3:].max()) >= _MAX_TIME:
             raise self.refuse(where, "holds a message of a time that is none")
         channel, start, size, log, publish = np.ascontiguousarray(rows.astype(np.int64).T)
-        for met, count in zip(*np.unique(channel, return_counts=True), strict=True):
-            self._counted[int(met)] = self._counted.get(int(met), 0) + int(count)
+        self._counted.update(channel.tolist())
         return Unit(number, data, channel, start, start, size, log, publish)
 
     def _record(self, opcode: int, content: bytes, at: int) -> None:
@@ -273,7 +279,7 @@ class _Scan:
         if self._told is None:
             return
         for number in {*self._told, *self._counted}:
-            met, told = self._counted.get(number, 0), self._told.get(number, 0)
+            met, told = self._counted[number], self._told.get(number, 0)
             if met != told and self._told:
                 topic = self._channels[number].topic if number in self._channels else str(number)
                 raise self.refuse(

@@ -15,17 +15,18 @@ FFmpeg plays a text that names other files, if that text is called ``.mp4``. So 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas import Array, FormatError, Packet, Times, VideoFormat
-from ._bitstream import BitstreamForm
+from ._bitstream import BitstreamForm, Setup, padded
 from .base import version_of
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class _Index:
     rate_hz: float | None
     audio: bool
     attributes: Mapping[str, Any]
+    setup: Setup
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
     key: NDArray[np.bool_]
@@ -162,8 +164,26 @@ class Mp4Video:
         a wanted frame. ``pts`` counts from ``start``: it is negative for a picture from before, and
         ``stop - start`` or more for a later picture that a wanted one refers to.
         """
-        for packet in self._raw(start, stop, convert=True):
-            yield Packet(bytes(packet), int(packet.pts or 0), packet.is_keyframe)
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"frames [{start}, {stop}) of a video of {len(self)}")
+        if start == stop:
+            return
+        import av
+
+        index = self._index
+        form = BitstreamForm(index.setup)
+        with _readable(self.path) as file:
+            for number, offset, size, key, rank in _rows(index, *_span(index, start, stop, self.path)):
+                file.seek(offset)
+                raw = file.read(size)
+                if len(raw) != size:
+                    raise FormatError(str(self.path), f"packet {number}", "is cut off")
+                try:
+                    data = form.of(raw, key=key)
+                except (av.FFmpegError, ValueError) as error:
+                    why = f"is no {index.codec}: {error}"
+                    raise FormatError(str(self.path), f"packet {number}", why) from error
+                yield Packet(data, rank - start, key)
 
     def frames(self, start: int, stop: int, rows: int) -> Iterator[Array]:
         """Yield frames ``[start, stop)`` in blocks of up to ``rows``, decoded from `packets` of that range.
@@ -179,34 +199,6 @@ class Mp4Video:
                 block = []
         if block:
             yield np.stack(block)
-
-    def _raw(self, start: int, stop: int, *, convert: bool) -> Iterator[av.Packet[Any]]:
-        if not 0 <= start <= stop <= len(self):
-            raise IndexError(f"frames [{start}, {stop}) of a video of {len(self)}")
-        if start == stop:
-            return
-        import av
-
-        index = self._index
-        first, last = _span(index, start, stop, self.path)
-        with _opened(self.path) as container, self.path.open("rb") as file:
-            form = BitstreamForm(_video_of(container, self.path), index.codec if convert else "")
-            for i in range(first, last + 1):
-                # Pictures that follow a key frame but are shown before it refer to what lies before it.
-                if index.rank[i] < index.rank[first]:
-                    continue
-                file.seek(index.offset[i])
-                raw = file.read(index.size[i])
-                if len(raw) != index.size[i]:
-                    raise FormatError(str(self.path), f"packet {i}", "is cut off")
-                try:
-                    packet = form.of(raw, key=bool(index.key[i]))
-                except (av.FFmpegError, ValueError) as error:
-                    why = f"is no {index.codec}: {error}"
-                    raise FormatError(str(self.path), f"packet {i}", why) from error
-                packet.pts = packet.dts = int(index.rank[i]) - start
-                packet.is_keyframe = bool(index.key[i])
-                yield packet
 
     def _in_order(self, start: int, stop: int) -> Iterator[Array]:
         """Yield decoded pictures by frame index, whatever order the decoder gives them in."""
@@ -229,12 +221,13 @@ class Mp4Video:
     def _decoded(self, start: int, stop: int) -> Iterator[av.VideoFrame]:
         import av
 
-        index, convert = self._index, self._index.codec in _BITSTREAM
-        with _opened(self.path) as container:
-            # A codec that is not passed on as a bitstream of its own needs what the container says of it.
-            decoder = _video_of(container, self.path).codec_context
-            if convert:
+        index = self._index
+        with ExitStack() as held:
+            if index.codec in _BITSTREAM:
                 decoder = cast("av.VideoCodecContext", av.CodecContext.create(index.decoder, "r"))
+            else:
+                # What is not passed on as a bitstream of its own needs what the container says of it.
+                decoder = _video_of(held.enter_context(_opened(self.path)), self.path).codec_context
             decoder.thread_count = 1
             # Error concealment stays on, since it is what marks damaged pictures. A decoder that is to
             # give up at the first oddity finds no more damage, and refuses sound H.264 of open groups.
@@ -243,8 +236,11 @@ class Mp4Video:
                 # Parameter sets need not tell how much is reordered; a decoder then drops what comes late.
                 decoder.reorder_depth = _DEEPEST
             try:
-                for packet in self._raw(start, stop, convert=convert):
-                    yield from decoder.decode(packet)
+                for packet in self.packets(start, stop):
+                    coded = padded(packet.data)
+                    coded.pts = coded.dts = packet.pts
+                    coded.is_keyframe = packet.key
+                    yield from decoder.decode(coded)
                 yield from decoder.decode(None)
             except av.FFmpegError as error:
                 where = f"frames [{start}, {stop})"
@@ -300,6 +296,15 @@ def _span(index: _Index, start: int, stop: int, path: Path) -> tuple[int, int]:
     return first, last
 
 
+def _rows(index: _Index, first: int, last: int) -> Iterator[tuple[int, int, int, bool, int]]:
+    """Yield number, place, size, key and rank of the packets that one decoder needs from first to last."""
+    span = slice(first, last + 1)
+    # Pictures that follow a key frame but are shown before it refer to what lies before it.
+    (kept,) = np.nonzero(index.rank[span] >= index.rank[first])
+    columns = (index.offset, index.size, index.key, index.rank)
+    return zip((first + kept).tolist(), *(column[span][kept].tolist() for column in columns), strict=True)
+
+
 def _plain(pixel_format: str) -> str:
     """Return a pixel format without FFmpeg's older way to tell the full range."""
     return pixel_format.replace("yuvj", "yuv")
@@ -309,15 +314,22 @@ def _is_deep_grey(pixel_format: str) -> bool:
     return pixel_format.startswith("gray") and pixel_format.endswith("le")
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[BinaryIO]:
+    try:
+        # Packets lie behind each other, and many are small.
+        with path.open("rb", buffering=1 << 17) as file:
+            yield file
+    except OSError as error:
+        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
+
+
 def _opened(path: Path) -> av.container.InputContainer:
     """Open an MP4 file and nothing else."""
     import av
 
-    try:
-        with path.open("rb") as file:
-            magic = file.read(8)
-    except OSError as error:
-        raise FormatError(str(path), "", f"cannot be read: {error.strerror}") from error
+    with _readable(path) as file:
+        magic = file.read(8)
     # ISO/IEC 14496-12, section 4.3: the file type box comes as early as possible.
     if magic[4:] != b"ftyp":
         raise FormatError(str(path), "byte 4", f"is no MP4: begins with {magic!r}, no file type box")
@@ -386,6 +398,7 @@ def _read_index(
         rate_hz=float(stream.average_rate) if stream.average_rate else None,
         audio=bool(container.streams.audio),
         attributes=MappingProxyType(attributes),
+        setup=Setup.of(stream, codec),
         offset=packets["offset"],
         size=packets["size"],
         key=packets["flags"] & 1 == 1,
@@ -404,28 +417,33 @@ def _read_packets(path: Path, size: int, packets: Iterator[av.Packet[Any]]) -> A
     parts: list[Array] = []
     rows: list[tuple[int, int, int, int]] = []
     for number, packet in enumerate(packets):
-        if packet.pts is None and packet.size == 0:  # the demuxer's last word
-            continue
-        if number >= MAX_FRAMES:
-            raise FormatError(str(path), f"packet {number}", f"only {MAX_FRAMES:,} pictures are read")
-        rows.append((*_checked(path, size, number, packet), packet.is_keyframe | packet.is_discard << 1))
+        pts, at, length = packet.pts, packet.pos, packet.size
+        if pts is None or at is None or not 0 < length <= MAX_PACKET_BYTES or not 0 <= at <= size - length:
+            if pts is None and length == 0:  # the demuxer's last word
+                continue
+            raise _unreadable(path, number, packet)
+        if packet.is_corrupt or packet.has_sidedata("new_extradata") or number >= MAX_FRAMES:
+            raise _unreadable(path, number, packet)
+        rows.append((pts, at, length, packet.is_keyframe | packet.is_discard << 1))
         if len(rows) == _BATCH:
             parts.append(np.array(rows, _PACKET))
             rows = []
     return np.concatenate([*parts, np.array(rows, _PACKET)])
 
 
-def _checked(path: Path, size: int, number: int, packet: av.Packet[Any]) -> tuple[int, int, int]:
-    where = f"packet {number}"
-    if packet.pts is None:
-        raise FormatError(str(path), where, "has no presentation time")
-    if packet.has_sidedata("new_extradata"):
-        raise FormatError(str(path), where, "changes the decoder's parameters within the file")
-    if not 0 < packet.size <= MAX_PACKET_BYTES or packet.pos is None:
-        raise FormatError(str(path), where, f"holds {packet.size} bytes")
-    if packet.is_corrupt or not 0 <= packet.pos <= size - packet.size:
-        raise FormatError(str(path), where, "is cut off: the file ends before it")
-    return packet.pts, packet.pos, packet.size
+def _unreadable(path: Path, number: int, packet: av.Packet[Any]) -> FormatError:
+    """Return what is wrong with a packet that is not taken."""
+    if number >= MAX_FRAMES:
+        why = f"only {MAX_FRAMES:,} pictures are read"
+    elif packet.pts is None:
+        why = "has no presentation time"
+    elif packet.has_sidedata("new_extradata"):
+        why = "changes the decoder's parameters within the file"
+    elif not 0 < packet.size <= MAX_PACKET_BYTES or packet.pos is None:
+        why = f"holds {packet.size} bytes"
+    else:
+        why = "is cut off: the file ends before it"
+    return FormatError(str(path), f"packet {number}", why)
 
 
 def _ranks(path: Path, packets: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -106,21 +106,27 @@ def batches(path: Path, column: str, start: int, stop: int, rows: int) -> Iterat
     if start >= stop:
         return
     with opened(path, column) as file:
-        sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
-        ends = np.cumsum(sizes).tolist()
-        groups = [g for g, end in enumerate(ends) if end > start and end - sizes[g] < stop]
-        at = ends[groups[0]] - sizes[groups[0]] if groups else start
-        for batch in file.iter_batches(rows, row_groups=groups, columns=[column]):
-            low, high = max(start - at, 0), min(stop - at, batch.num_rows)
-            if low < high:
-                # By name, since "a" asks for the column "a.b", too.
-                found = batch.column(batch.schema.get_field_index(column)).slice(low, high - low)
-                found.validate(full=True)  # offsets within bounds, text in UTF-8
-                yield at + low, found
-            at += batch.num_rows
-            if at >= stop:
-                return
-        raise FormatError(str(path), column, f"ends at row {at}, where {stop} were announced")
+        yield from _batches(file, path, column, start, stop, rows)
+
+
+def _batches(
+    file: pq.ParquetFile, path: Path, column: str, start: int, stop: int, rows: int
+) -> Iterator[tuple[int, pa.Array[Any]]]:
+    sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+    ends = np.cumsum(sizes).tolist()
+    groups = [g for g, end in enumerate(ends) if end > start and end - sizes[g] < stop]
+    at = ends[groups[0]] - sizes[groups[0]] if groups else start
+    for batch in file.iter_batches(rows, row_groups=groups, columns=[column]):
+        low, high = max(start - at, 0), min(stop - at, batch.num_rows)
+        if low < high:
+            # By name, since "a" asks for the column "a.b", too.
+            found = batch.column(batch.schema.get_field_index(column)).slice(low, high - low)
+            found.validate(full=True)  # offsets within bounds, text in UTF-8
+            yield at + low, found
+        at += batch.num_rows
+        if at >= stop:
+            return
+    raise FormatError(str(path), column, f"ends at row {at}, where {stop} were announced")
 
 
 def numbers(
@@ -130,14 +136,30 @@ def numbers(
 
     Holds one block, or a thousand rows if that is more.
     """
-    rows = min(rows_in(block_bytes, spec), _MAX_BATCH)
+    rows = _rows_at_once(spec, block_bytes)
     least = min(_LEAST_BATCH, rows_in(1 << 20, spec))
     for at, batch in batches(path, column, first + start, first + stop, max(rows, least)):
-        try:
-            values = as_numpy(batch, spec.shape).astype(spec.np_dtype, copy=False)
-        except ValueError as error:
-            raise FormatError(str(path), f"{column}, from row {at}", str(error)) from error
+        values = _values(path, column, spec, at, batch)
         yield from (values[i : i + rows] for i in range(0, len(values), rows))
+
+
+def whole(file: pq.ParquetFile, path: Path, column: str, spec: StreamSpec) -> Array:
+    """Return all samples of a numeric column of an open file, for a caller who knows that they are few."""
+    total, rows = file.metadata.num_rows, _rows_at_once(spec, 1 << 20)
+    batches = _batches(file, path, column, 0, total, rows) if total else ()
+    parts = [_values(path, column, spec, at, batch) for at, batch in batches]
+    return np.concatenate([np.empty((0, *spec.shape), spec.np_dtype), *parts])
+
+
+def _rows_at_once(spec: StreamSpec, block_bytes: int) -> int:
+    return min(rows_in(block_bytes, spec), _MAX_BATCH)
+
+
+def _values(path: Path, column: str, spec: StreamSpec, at: int, batch: pa.Array[Any]) -> Array:
+    try:
+        return as_numpy(batch, spec.shape).astype(spec.np_dtype, copy=False)
+    except ValueError as error:
+        raise FormatError(str(path), f"{column}, from row {at}", str(error)) from error
 
 
 def as_numpy(column: pa.Array[Any], shape: tuple[int, ...]) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from ._jpeg import ChannelOrder, Picture, decoded, is_jpeg, picture_of, unpadded
 from ._png import PLAIN, Forms, PngPicture, decoded_png, is_png, png_of
 
 Encoding = Literal["jpeg", "png"]
+
+Stored = TypeVar("Stored")
 
 Decode = Callable[[bytes], Array]
 """Makes a stored picture into a sample; `ValueError` if it is damaged or not like the others."""
@@ -84,7 +86,11 @@ def pixels_of(data: bytes, want: Shown, order: ChannelOrder = "standard", *, pad
 
 
 def in_blocks(
-    files: Iterable[bytes], decode: Decode, rows: int, start: int, blame: Callable[[int, str], FormatError]
+    files: Iterable[Stored],
+    decode: Callable[[Stored], Array],
+    rows: int,
+    start: int,
+    blame: Callable[[int, str], FormatError],
 ) -> Iterator[Array]:
     """Yield decoded pictures, ``rows`` at a time.
 
@@ -104,7 +110,7 @@ def in_blocks(
         except ValueError as error:
             raise blame(number, str(error)) from error
         if len(held) == rows:
-            yield np.stack(held)
+            yield held[0][None] if rows == 1 else np.stack(held)
             held = []
     if held:
         yield np.stack(held)

@@ -62,7 +62,8 @@ class PictureForm:
     Attributes
     ----------
     decode
-        Makes a sample of the bytes of one picture; `ValueError` if they are no such picture.
+        Makes a sample of the bytes of one picture, (n,) uint8; `ValueError` if they are no such picture.
+        The sample may be a view of them.
     how
         What is done to them, for the ledger; empty if nothing but the order of channels.
     lossless
@@ -72,7 +73,7 @@ class PictureForm:
     kind: Kind
     dtype: str
     shape: tuple[int, ...]
-    decode: Callable[[bytes], Array]
+    decode: Callable[[Array], Array]
     how: str = ""
     lossless: bool = True
     unit: str = UNKNOWN
@@ -96,7 +97,7 @@ def pictures(
     size = int(np.prod(form.shape)) * np.dtype(form.dtype).itemsize
     rows = max(1, block_bytes // max(1, size))
     messages = topic.columns["data"].each(start, stop)
-    files = (np.asarray(data, np.uint8).tobytes() for data in messages)
+    files = (np.asarray(data, np.uint8) for data in messages)
     return in_blocks(
         files, form.decode, rows, start, lambda number, why: topic.damaged(number, f"the picture {why}")
     )
@@ -193,12 +194,12 @@ class _Rows:
     channels: int
     big: bool
 
-    def __call__(self, data: bytes) -> Array:
+    def __call__(self, data: Array) -> Array:
         dtype = np.dtype(self.dtype).newbyteorder(">" if self.big else "<")
         used = self.width * max(1, self.channels) * dtype.itemsize
         if used > self.step or len(data) < self.step * self.height:
             raise ValueError(f"has {len(data):,} bytes for {self.height} rows of {self.step}")
-        rows = np.frombuffer(data, np.uint8, self.step * self.height).reshape(self.height, self.step)
+        rows = data[: self.step * self.height].reshape(self.height, self.step)
         pixels = np.ascontiguousarray(rows[:, :used]).view(dtype).astype(dtype.newbyteorder("<"), copy=False)
         return pixels.reshape(self.height, self.width, self.channels) if self.channels else pixels
 
@@ -210,7 +211,7 @@ class _Shown:
     rows: _Rows
     channels: tuple[int, ...]
 
-    def __call__(self, data: bytes) -> Array:
+    def __call__(self, data: Array) -> Array:
         pixels = self.rows(data)
         return pixels if self.channels == tuple(range(pixels.shape[2])) else pixels[..., list(self.channels)]
 
@@ -222,7 +223,7 @@ class _Yuv:
     rows: _Rows
     luma_first: bool
 
-    def __call__(self, data: bytes) -> Array:
+    def __call__(self, data: Array) -> Array:
         import av
 
         pixels = self.rows(data)
@@ -247,7 +248,7 @@ def _compressed(topic: Topic) -> PictureForm:
     how = f"decoded from {found.encoding.upper()}"
     if found.kind == "depth":
         unit = "mm" if "depth" in topic.name.lower() and encoding == "16UC1" else UNKNOWN
-        decode = partial(pixels_of, want=found)
+        decode = partial(_decoded, want=found)
         return PictureForm("depth", found.dtype, found.shape, decode, how, unit=unit, attributes=base)
     alpha = found.kind == "low_dim"
     shape = (*found.shape[:2], found.shape[2] - alpha)
@@ -277,8 +278,12 @@ def swapped(told: str) -> bool:
     return bool(semicolon) and colour and "compressed" in rest and "compressed bgr" not in rest
 
 
-def _colours(data: bytes, want: Shown, channels: int, *, swap: bool) -> Array:
-    pixels = pixels_of(data, want)[..., :channels]
+def _decoded(data: Array, want: Shown) -> Array:
+    return pixels_of(data.tobytes(), want)
+
+
+def _colours(data: Array, want: Shown, channels: int, *, swap: bool) -> Array:
+    pixels = _decoded(data, want)[..., :channels]
     return pixels[..., ::-1] if swap else pixels
 
 
@@ -301,13 +306,13 @@ def _depth(topic: Topic, data: bytes, told: str, base: dict[str, Json]) -> Pictu
     raise NotReadError(f"{topic.name} has depth in {encoding!r}, which is not read")
 
 
-def _distances(data: bytes, want: Shown, *, quantised: bool) -> Array:
+def _distances(data: Array, want: Shown, *, quantised: bool) -> Array:
     if len(data) < _CONFIG.size:
         raise ValueError("is no PNG behind 12 bytes of header")
-    pixels = pixels_of(data[_CONFIG.size :], want)
+    pixels = _decoded(data[_CONFIG.size :], want)
     if not quantised:
         return pixels
-    _, a, b = _CONFIG.unpack_from(data)
+    _, a, b = _CONFIG.unpack(data[: _CONFIG.size].tobytes())
     with np.errstate(divide="ignore", invalid="ignore"):
         depth = np.float32(a) / (pixels.astype(np.float32) - np.float32(b))
     return np.where(pixels == 0, np.float32("nan"), depth).astype(np.float32)

@@ -1,14 +1,16 @@
 """Indexes a recording: where its messages lie, and the values of all leaves that are not large.
 
 One pass reads everything once. Numbers and texts are kept in memory as long as there is room; of large
-leaves, such as pictures, only how many values each message has.
+leaves, such as pictures, only how many values each message has. Units are joined to a few MiB before they
+are looked into, since what is done once per unit, topic and leaf would cost more than its messages.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +34,8 @@ _TEXT_BYTES = 64
 _POINTER_BYTES = 8
 _LISTED_BYTES = 64 << 20
 _STEP = 4_096
+_JOINED_BYTES = 4 << 20
+_JOINED_UNITS = 1_024
 
 
 class Wanted(Protocol):
@@ -50,8 +54,8 @@ def indexed(wanted: Wanted, container: Container) -> tuple[dict[str, Topic], Fac
     channels: dict[int, Channel] = {}
     facts = Facts()
     indexer = _Indexer(wanted, container, channels, facts)
-    for unit in container.units(channels, facts):
-        indexer.take(unit)
+    for run in _joined_units(container.units(channels, facts)):
+        indexer.take(run)
     topics = indexer.topics()
     _compare(wanted.path, topics, facts)
     return topics, facts
@@ -74,6 +78,52 @@ def _compare(path: Path, topics: Mapping[str, Topic], facts: Facts) -> None:
             facts.warnings.append(f"{name}: {met[name]:,} messages, where metadata.yaml announces {told:,}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """Messages of one unit or of many: as of a `Unit`, with the number of each message's own."""
+
+    data: bytes
+    unit: Counts
+    channel: Counts
+    place: Counts
+    start: Counts
+    size: Counts
+    stored: Counts
+    log: Counts
+    publish: Counts
+
+
+def _joined_units(units: Iterable[Unit]) -> Iterator[_Run]:
+    """Yield the messages of units, of small ones many at a time."""
+    held: list[Unit] = []
+    size = 0
+    for unit in units:
+        if held and (size + len(unit.data) > _JOINED_BYTES or len(held) == _JOINED_UNITS):
+            yield _joined_run(held)
+            held, size = [], 0
+        held.append(unit)
+        size += len(unit.data)
+    if held:
+        yield _joined_run(held)
+
+
+def _joined_run(units: Sequence[Unit]) -> _Run:
+    ends = np.cumsum([len(unit.data) for unit in units])
+    lengths = [len(unit.channel) for unit in units]
+    return _Run(
+        b"".join(unit.data for unit in units),
+        np.repeat([unit.number for unit in units], lengths),
+        np.concatenate([unit.channel for unit in units]),
+        np.concatenate([unit.place for unit in units]),
+        np.concatenate([unit.start for unit in units])
+        + np.repeat(ends - [len(unit.data) for unit in units], lengths),
+        np.concatenate([unit.size for unit in units]),
+        np.concatenate([unit.size if unit.stored is None else unit.stored for unit in units]),
+        np.concatenate([unit.log for unit in units]),
+        np.concatenate([unit.publish for unit in units]),
+    )
+
+
 class _Indexer:
     """Takes in all messages once."""
 
@@ -86,9 +136,9 @@ class _Indexer:
         self._messages = 0
         self.room = _KEPT_BYTES
 
-    def take(self, unit: Unit) -> None:
-        """Take in the messages of a unit."""
-        self._messages += len(unit.channel)
+    def take(self, run: _Run) -> None:
+        """Take in the messages of a run."""
+        self._messages += len(run.channel)
         if self._messages > MAX_MESSAGES:
             why = f"holds more than {MAX_MESSAGES:,} messages"
             raise FormatError(
@@ -96,14 +146,14 @@ class _Indexer:
             )
         by_topic: dict[int, list[Counts]] = {}
         growing: dict[int, _Growing] = {}
-        for number in np.unique(unit.channel).tolist():
+        for number in np.unique(run.channel).tolist():
             topic = self._topic(number)
             if topic is not None:
-                by_topic.setdefault(id(topic), []).append(np.flatnonzero(unit.channel == number))
+                by_topic.setdefault(id(topic), []).append(np.flatnonzero(run.channel == number))
                 growing[id(topic)] = topic
         for key, parts in by_topic.items():
             which = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
-            self.room = growing[key].take(unit, which, self.room)
+            self.room = growing[key].take(run, which, self.room)
 
     def _topic(self, number: int) -> _Growing | None:
         if number not in self._of:
@@ -152,27 +202,25 @@ class _Growing:
         except DefinitionError as error:
             self._problem = str(error)
 
-    def take(self, unit: Unit, which: Counts, room: int) -> int:
-        """Take in messages of a unit; return how many bytes of values may still be kept."""
-        stored = unit.size if unit.stored is None else unit.stored
-        told = not np.array_equal(unit.log[which], unit.publish[which])
-        self._published = self._published or told
-        number = np.full(len(which), unit.number, np.int32)
-        size = stored[which].astype(np.int32)
-        self._index.append((number, unit.place[which], size, unit.log[which], unit.publish[which]))
+    def take(self, run: _Run, which: Counts, room: int) -> int:
+        """Take in messages of a run; return how many bytes of values may still be kept."""
+        log, publish = run.log[which], run.publish[which]
+        self._published = self._published or not np.array_equal(log, publish)
+        unit, size = run.unit[which].astype(np.int32), run.stored[which].astype(np.int32)
+        self._index.append((unit, run.place[which], size, log, publish))
         first, self._count = self._count, self._count + len(which)
-        # A batch at a time, so that a unit of many messages does not multiply in memory.
+        # A batch at a time, so that a run of many messages does not multiply in memory.
         for part in range(0, len(which), _STEP):
             some = which[part : part + _STEP]
-            for path, values in self._decoded(unit, some, first + part).items():
+            for path, values in self._decoded(run, some, first + part).items():
                 room -= self._keep(path, first + part, values, room)
         return room
 
-    def _decoded(self, unit: Unit, which: Counts, first: int) -> Mapping[str, Values]:
+    def _decoded(self, run: _Run, which: Counts, first: int) -> Mapping[str, Values]:
         if self._decoder is None:
             return {}
         try:
-            return self._decoder.batch(unit.data, unit.start[which], unit.size[which])
+            return self._decoder.batch(run.data, run.start[which], run.size[which])
         except UndecodableError as error:
             if first:
                 raise FormatError(
@@ -181,16 +229,16 @@ class _Growing:
                     str(error),
                     "Leave the topic out: option skip",
                 ) from error
-            return self._decoded_otherwise(unit, which, error)
+            return self._decoded_otherwise(run, which, error)
 
-    def _decoded_otherwise(self, unit: Unit, which: Counts, error: UndecodableError) -> Mapping[str, Values]:
+    def _decoded_otherwise(self, run: _Run, which: Counts, error: UndecodableError) -> Mapping[str, Values]:
         """Try the published definition of a type whose own does not fit even its first messages."""
         self._decoder, self._problem = None, f"the first messages do not fit: {error}"
         if self._channel.encoding != "cdr":
             return {}
         try:
             decoder = published_decoder(self._channel.type, self._wanted.of, self._distribution)
-            found = decoder.batch(unit.data, unit.start[which], unit.size[which])
+            found = decoder.batch(run.data, run.start[which], run.size[which])
         except (DefinitionError, UndecodableError):
             return {}
         told = f"its own definition of {self._channel.type} does not fit: read by the published one"
@@ -294,14 +342,20 @@ class _Growing:
 
 def _steady(counts: Counts) -> Counts:
     """Return counts in the space of one, if all are the same."""
-    same = len(counts) and counts[0] == counts[-1] and bool(np.all(counts == counts[0]))
-    return np.broadcast_to(counts[0], len(counts)) if same else counts
+    if not len(counts) or counts.strides == (0,):
+        return counts
+    return _alike(counts[0], len(counts)) if (counts == counts[0]).all() else counts
+
+
+def _alike(count: np.int64, length: int) -> Counts:
+    # As `np.broadcast_to`, which takes longer than decoding a leaf of a few messages.
+    return np.ndarray((length,), np.int64, np.array(count), strides=(0,))
 
 
 def _joined_counts(parts: Sequence[Counts]) -> Counts:
     first = parts[0][0]
     if all(part.strides == (0,) and part[0] == first for part in parts):
-        return np.broadcast_to(first, sum(map(len, parts)))
+        return _alike(first, sum(map(len, parts)))
     return np.concatenate(parts)
 
 

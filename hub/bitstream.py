@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -122,7 +123,18 @@ def without_sei(data: bytes) -> bytes:
 
 
 def _h264(data: bytes) -> Flags:
-    types = [(head[0] & 0x1F, head[0] >> 5 & 3) for head in _payloads(data)]
+    heads = set()
+    at, end = data.find(b"\0\0\1"), len(data) - 3
+    while 0 <= at < end:
+        heads.add(data[at + 3])
+        at = data.find(b"\0\0\1", at + 3)
+    return _h264_of(frozenset(heads))
+
+
+@lru_cache(maxsize=256)
+def _h264_of(heads: frozenset[int]) -> Flags:
+    """Return the flags by what the first bytes of NAL units are; a stream has few combinations of them."""
+    types = [(head & 0x1F, head >> 5 & 3) for head in heads]
     kinds = {kind for kind, _ in types}
     references = [reference for kind, reference in types if 1 <= kind <= 5]
     # 14, 15 and 20 are layers on top of what a plain decoder shows; what refers to what is theirs to tell.

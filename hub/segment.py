@@ -189,8 +189,9 @@ class SegmentWriter(SegmentFolder):
 
     @property
     def written_bytes(self) -> int:
-        """Bytes in the staging folder so far."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        """Bytes of samples in the staging folder so far."""
+        times, samples = self.times.values(), self.sinks.values()
+        return sum(array.written for array in times) + sum(array.written for array in samples)
 
     def add(self, episode: Episode, progress: Progress) -> None:
         """Write an episode.

@@ -23,11 +23,16 @@ class ShardWriter:
 
     The number of chunks per shard must be the same for all shards; it becomes fixed when the first
     shard is full, or at the end if it never is.
+
+    Attributes
+    ----------
+    chunks, written
+        Chunks so far, and bytes of chunks in files so far.
     """
 
     def __init__(self, folder: Path, layout: Layout) -> None:
         self.folder, self.layout = folder, layout
-        self.chunks = 0
+        self.chunks = self.written = 0
         self._per_shard: int | None = None
         self._file: DurableFile | None = None
         self._shard, self._size = 0, 0
@@ -39,6 +44,7 @@ class ShardWriter:
         self._open().write(data)
         self._index.append((self._size, len(data)))
         self._size += len(data)
+        self.written += len(data)
         self._last = data
         self._count()
 
@@ -100,6 +106,11 @@ class RowWriter:
         self._held: list[Array] = []
         self._held_rows = 0
         self._last: Array | None = None
+
+    @property
+    def written(self) -> int:
+        """Bytes of chunks in files so far."""
+        return self._shards.written
 
     def append(self, rows: Array) -> None:
         """Add rows (n, *sample)."""

@@ -67,6 +67,11 @@ class Sink(ABC):
         self.spec, self.layout = spec, layout
         self.attributes: dict[str, Json] = {}
 
+    @property
+    @abstractmethod
+    def written(self) -> int:
+        """Bytes of chunks in files so far."""
+
     @abstractmethod
     def add(self, stream: Stream, progress: Progress) -> StreamReport:
         """Write an episode's samples and return what they were."""
@@ -90,6 +95,10 @@ class RowSink(Sink):
     def __init__(self, spec: StreamSpec, folder: Path) -> None:
         super().__init__(spec, layout_of(spec))
         self._rows = RowWriter(folder, self.layout)
+
+    @property
+    def written(self) -> int:
+        return self._rows.written
 
     def add(self, stream: Stream, progress: Progress) -> StreamReport:
         digest = hashlib.sha256()
@@ -117,6 +126,10 @@ class ChunkSink(Sink):
         super().__init__(spec, layout)
         self.pool = pool
         self._shards = ShardWriter(folder, layout)
+
+    @property
+    def written(self) -> int:
+        return self._shards.written
 
     def pad(self, slots: int) -> None:
         while self._shards.chunks * self.layout.chunk < slots:

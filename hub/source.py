@@ -66,7 +66,7 @@ def gops_from_packets(
             start, stop = stop, min(stop + slots, length)
             shown = {pts for pts in shown if pts >= start}
             missing = set(range(start, stop)) - shown
-        _check_reach(held, missing, entry.pts)
+        _check_reach(held, missing, start, entry.pts)
     if start < length:
         raise FormatError("", f"frame {min(missing)}", "no packet shows it", _TRANSCODE)
 
@@ -121,7 +121,9 @@ def _needed(entries: list[Entry], start: int, stop: int) -> list[Entry]:
 
 def _chunk(held: list[Entry], start: int, stop: int) -> bytes:
     """Return the bytes of the chunk of frames ``[start, stop)``."""
-    entries = [entry._replace(pts=entry.pts - start) for entry in _needed(held, start, stop)]
+    entries = [
+        Entry(data, pts - start, key, disposable) for data, pts, key, disposable in _needed(held, start, stop)
+    ]
     try:
         return pack(entries, stop - start)
     except ValueError as error:
@@ -136,9 +138,10 @@ def _rest(held: list[Entry], stop: int) -> list[Entry]:
     return [entry for entry in held[begin:] if entry.pts >= stop or not entry.disposable]
 
 
-def _check_reach(held: list[Entry], missing: set[int], newest: int) -> None:
+def _check_reach(held: list[Entry], missing: set[int], start: int, newest: int) -> None:
     """Bound what is held: refuse a frame that does not come and keys that lie too far apart."""
-    if missing and newest - min(missing) > _MOST_AHEAD:
+    # None that is missing lies before the start of the chunk.
+    if newest - start > _MOST_AHEAD and missing and newest - min(missing) > _MOST_AHEAD:
         raise FormatError("", f"frame {min(missing)}", "no packet shows it", _TRANSCODE)
     if len(held) > _MOST_HELD:
         why = f"{_MOST_HELD} packets without a key picture to begin with"

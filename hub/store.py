@@ -284,17 +284,42 @@ class Store:
         }
         return replace(header, clocks=clocks, streams=streams, rights=_pinned(header))
 
+    def header(self, key: str) -> Mapping[str, Json]:
+        """Return an episode's header as it is stored, for looking through many: its fields are not checked.
+
+        Its rights are those that it came with; what holds now is in the log.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such episode.
+        DamageError
+            If it cannot be read.
+        """
+        episode = self.find(key)
+        where = self.state.episodes[episode]
+        try:
+            found = strict_json(self._segment(where.segment).table["header"][where.row])
+        except (ValueError, IndexError) as error:
+            raise self._unreadable(episode, error) from error
+        if not isinstance(found, dict):
+            raise self._unreadable(episode, "it is no object")
+        return found
+
     def _header(self, episode: str) -> tuple[OpenSegment, int, Episode]:
         """Return an episode's segment, its row in it, and its header with the rights of the log."""
         where = self.state.episodes[episode]
-        segment = self._segment(where.segment)
-        place = f"{self.url}/segments/{where.segment}/episodes.parquet [row {where.row}]"
         try:
-            header = from_document(Episode, strict_json(segment.table["header"][where.row]))
+            header = from_document(Episode, self.header(episode))
             rights = Rights.from_document(self.state.rights[episode])
-        except (ValueError, IndexError, SchemaError) as error:
-            raise DamageError(place, f"episode header cannot be read: {error}") from error
-        return segment, where.row, replace(header, rights=rights)
+        except SchemaError as error:
+            raise self._unreadable(episode, error) from error
+        return self._segment(where.segment), where.row, replace(header, rights=rights)
+
+    def _unreadable(self, episode: str, why: object) -> DamageError:
+        where = self.state.episodes[episode]
+        place = f"{self.url}/segments/{where.segment}/episodes.parquet [row {where.row}]"
+        return DamageError(place, f"episode header cannot be read: {why}")
 
     def _times(self, segment: OpenSegment, clock: Clock, start: int) -> Times:
         times: Times = segment.arrays[f"{clock.name}/timestamp"].rows(start, start + clock.length)

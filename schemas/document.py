@@ -92,7 +92,12 @@ def _members(cls: Any) -> dict[str, tuple[Any, bool]]:
     }
 
 
+_LEAVES = frozenset({str, int, float, bool, types.NoneType})
+
+
 def _plain(value: Any) -> Any:
+    if type(value) in _LEAVES:
+        return value
     if isinstance(value, Rights):
         return value.to_document()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

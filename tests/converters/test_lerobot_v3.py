@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from teleopen.converters import _lerobot_meta, _lerobot_shared, _mp4, _parquet
+from teleopen.converters.base import version_of
 from teleopen.converters.lerobot_v3 import LerobotV3
 from teleopen.schemas import Episode, FormatError, NotFoundError, StreamSpec, problems_of
 
@@ -25,6 +26,7 @@ TOP, WRIST = CAMERAS
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 MIB = 1 << 20
+_WHOLE = _parquet.whole
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,58 @@ def test_each_file_is_indexed_once(root: Path) -> None:
         for camera in CAMERAS:
             episode.streams[camera].values(0, 1)
     assert _mp4._cached_index.cache_info().misses - before == 2 * len(CAMERAS)
+
+
+def test_a_column_that_episodes_share_is_decoded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+
+    def whole(file: pq.ParquetFile, path: Path, column: str, spec: StreamSpec) -> Any:
+        decoded.append(f"{path.name} {column}")
+        return _WHOLE(file, path, column, spec)
+
+    monkeypatch.setattr(_parquet, "whole", whole)
+    episodes = read(root)
+    for episode in episodes:
+        episode.streams["action"].values()
+    files = {e.provenance.sources[0].uri for e in episodes}
+    assert len(files) < len(episodes)
+    assert len([name for name in decoded if name.endswith(" action")]) == len(files)
+
+
+def test_columns_too_large_to_be_kept_give_the_same_samples(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [episode.streams["action"].values() for episode in read(root)]
+    monkeypatch.setattr(_lerobot_shared, "_KEPT_BYTES", 0)
+    _lerobot_shared._columns_kept.cache_clear()
+    for episode, values in zip(read(root), kept, strict=True):
+        np.testing.assert_array_equal(episode.streams["action"].values(), values)
+    assert all(
+        v is None for v in _lerobot_shared._columns_kept(*version_of((root / DATA).resolve())).values()
+    )
+
+
+def test_damage_in_one_episodes_rows_leaves_the_others_readable(root: Path) -> None:
+    path = root / DATA
+    table = pq.read_table(path)
+    options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    with pq.ParquetWriter(path, table.schema, **options) as writer:
+        for start, stop in _lerobot_shared.runs_of(table["episode_index"].to_numpy()):
+            writer.write_table(table.slice(start, stop - start))
+    truth = [e.streams["action"].values() for e in read(root, only=(0, 1))]
+    group = pq.read_metadata(path).row_group(1)
+    column = next(
+        c for i in range(group.num_columns) if (c := group.column(i)).path_in_schema.split(".")[0] == "action"
+    )
+    with path.open("r+b") as file:
+        file.seek(column.data_page_offset + column.total_compressed_size // 2)
+        (byte,) = file.read(1)
+        file.seek(-1, io.SEEK_CUR)
+        file.write(bytes([byte ^ 0xFF]))
+    first, second = read(root, only=(0, 1))
+    np.testing.assert_array_equal(first.streams["action"].values(), truth[0])
+    with pytest.raises(FormatError, match="action"):
+        second.streams["action"].values()
 
 
 def test_rows_are_looked_up_by_value_and_not_by_position(root: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
-from teleopen.converters import _topic_index
+from teleopen.converters import _chunks, _topic_index
+from teleopen.converters.base import Format
 from teleopen.converters.mcap import Mcap
 from teleopen.schemas import Episode
 
@@ -304,6 +305,35 @@ def test_a_recording_too_large_to_be_held_is_read_from_its_file(
     for name, stream in held.streams.items():
         np.testing.assert_array_equal(read.streams[name].values(), stream.values(), err_msg=name)
         np.testing.assert_array_equal(read.streams[name].values(4_321, 4_400), stream.values(4_321, 4_400))
+
+
+def test_small_chunks_are_read_as_if_they_were_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = only(write_file(tmp_path / "joined.mcap", Run(2), chunk_size=100))
+    monkeypatch.setattr(_topic_index, "_JOINED_UNITS", 1)
+    for path, size in (("alone.mcap", 100), ("whole.mcap", 1 << 20)):
+        other = only(write_file(tmp_path / path, Run(2), chunk_size=size))
+        assert set(other.streams) == set(joined.streams)
+        for name, stream in joined.streams.items():
+            np.testing.assert_array_equal(other.streams[name].values(), stream.values(), err_msg=name)
+
+
+@pytest.mark.parametrize(("room", "again"), [(1 << 24, 0), (3_000_000, 6), (0, 8)])
+def test_what_was_indexed_is_not_decompressed_again_as_far_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, again: int
+) -> None:
+    monkeypatch.setattr(_chunks.KEPT, "most", room)
+    episode = only(write_pictures(tmp_path / "a.mcap", 8))
+    made: list[_chunks.Chunk] = []
+    real = _chunks.decompressed
+
+    def counted(chunk: _chunks.Chunk, raw: bytes, of: Format) -> bytes:
+        made.append(chunk)
+        return real(chunk, raw, of)
+
+    monkeypatch.setattr(_chunks, "decompressed", counted)
+    (stream,) = (s for s in episode.streams.values() if s.spec.kind == "video")
+    assert sum(len(block) for block in stream) == 8
+    assert len(made) == again
 
 
 def test_names_that_change_late_are_all_told(tmp_path: Path) -> None:

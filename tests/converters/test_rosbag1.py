@@ -1,5 +1,6 @@
 """The quirks of bags of ROS 1, on recordings of a simulator, of turtles and of a RealSense camera."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from rosbags.rosbag1 import Reader, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from teleopen.converters.rosbag1 import Rosbag1
-from teleopen.schemas import Episode
+from teleopen.schemas import Episode, FormatError
 
 from tests.samples._ros import Run
 from tests.samples.rosbag1 import write_bag
@@ -36,6 +37,42 @@ def test_chunks_of_every_compression_are_read_alike(tmp_path: Path, compression:
     episode = only(write_bag(tmp_path / "a.bag", Run(1), compression))
     for name, values in Run(1).streams().items():
         np.testing.assert_array_equal(episode.streams[name].values(), values, err_msg=name)
+
+
+def with_heads(path: Path, *parts: bytes | str) -> Path:
+    """Write a run whose messages have other headers of the same length; words stand for what they held."""
+    usual = rb"\x04\0\0\0op=\x02\x09\0\0\0conn=(?P<conn>(?P<short>..)..)\x0d\0\0\0time=(?P<time>.{8})"
+
+    def head(found: re.Match[bytes]) -> bytes:
+        return b"".join(part if isinstance(part, bytes) else found[part] for part in parts)
+
+    raw, count = re.subn(usual, head, write_bag(path, Run(1)).read_bytes(), flags=re.DOTALL)
+    assert count == sum(1 for _ in Run(1).messages())
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        (b"\x09\0\0\0conn=", "conn", b"\x04\0\0\0op=\x02\x0d\0\0\0time=", "time"),
+        (b"\x0d\0\0\0time=", "time", b"\x09\0\0\0conn=", "conn", b"\x04\0\0\0op=\x02"),
+        (b"\x06\0\0\0op=\x02\0\0\x07\0\0\0conn=", "short", b"\x0d\0\0\0time=", "time"),
+    ],
+)
+def test_the_fields_of_a_message_stand_in_any_order_and_width(
+    tmp_path: Path, order: tuple[bytes | str, ...]
+) -> None:
+    episode = only(with_heads(tmp_path / "a.bag", *order))
+    for name, values in Run(1).streams().items():
+        np.testing.assert_array_equal(episode.streams[name].values(), values, err_msg=name)
+
+
+def test_a_connection_of_more_bytes_than_the_format_has_is_refused(tmp_path: Path) -> None:
+    wide = b"\x0d\0\0\0conn=" + 8 * b"\xff"
+    path = with_heads(tmp_path / "a.bag", b"\x04\0\0\0op=\x02", wide, b"\x09\0\0\0time=", "conn")
+    with pytest.raises(FormatError, match="conn"):
+        only(path)
 
 
 def test_a_bag_without_messages_is_no_episode(shared_data: Path) -> None:

@@ -14,11 +14,16 @@ FORCE = [0.5, 1, 2.25, -3]
 
 
 def write_file(
-    path: Path, run: Run, compression: CompressionType = CompressionType.ZSTD, **options: Any
+    path: Path,
+    run: Run,
+    compression: CompressionType = CompressionType.ZSTD,
+    *,
+    chunk_size: int = 2_000,
+    **options: Any,
 ) -> Path:
-    """Write a run as an MCAP file."""
+    """Write a run as an MCAP file, of many chunks by default."""
     with path.open("wb") as file:
-        writer: Any = Writer(file, compression=compression, chunk_size=2_000, **options)
+        writer: Any = Writer(file, compression=compression, chunk_size=chunk_size, **options)
         writer.start(profile="ros2", library="a test")
         channels: dict[str, int] = {}
         for told in sorted(run.messages(), key=lambda told: told.log_ns):
