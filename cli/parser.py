@@ -216,7 +216,7 @@ def _look(add: Verbs) -> None:
         "--at",
         metavar="FRAME|SECONDS",
         type=_moment,
-        help="frame (120) or time (4.0s) that the window begins at",
+        help="frame (120) or time (4.0s) that it begins at",
     )
     _robot(verb)
     _reading(verb)
@@ -225,9 +225,14 @@ def _look(add: Verbs) -> None:
         "shot", "verbs_view:shot", "take a picture of the viewer that shows one episode; needs no display"
     )
     verb.add_argument("src", metavar="SRC#EPISODE", help="an episode of a store or of a recording")
-    verb.add_argument("out", metavar="OUT.png", help="the picture to write")
+    verb.add_argument(
+        "out", metavar="OUT", help="the picture to write: PNG, or for one that moves OUT.webp or OUT.gif"
+    )
     verb.add_argument(
         "--at", metavar="FRAME|SECONDS", type=_moment, help="frame (120) or time (4.0s) to show (the middle)"
+    )
+    verb.add_argument(
+        "--frames", metavar="N", type=_natural, help="pictures of one that moves, the first to the last (24)"
     )
     verb.add_argument(
         "--backend",
@@ -275,6 +280,7 @@ def _look_at_many(add: Verbs) -> None:
     )
     _store(verb)
     verb.add_argument("--task", metavar="TEXT", default="", help="only episodes whose task holds this")
+    verb.add_argument("--robot", metavar="TEXT", default="", help="only episodes whose robot holds this")
     verb.add_argument(
         "--licence", metavar="ID", default="", help="only episodes under this licence, as in CC-BY-4.0"
     )

@@ -7,13 +7,13 @@ import hashlib
 import json
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..hub import open_store
-from ..schemas import Episode, Event, NotFoundError
+from ..schemas import UNKNOWN, Episode, Event, Json, NotFoundError, Rights
 from ..schemas.document import to_document
 from ..viewer.checks import anomalies
 from ..viewer.robots import Placed, Robot, limits, placed, robot_from, robot_named, robot_of
@@ -87,7 +87,8 @@ def _cells(row: dict[str, Any]) -> Sequence[object]:
 def arms_of(episode: Episode, args: argparse.Namespace) -> tuple[Placed, ...]:
     """Return the arms of the robot that an episode is of, or that the command line says it is of."""
     robot = _robot(episode, args)
-    return () if robot is None else placed(episode, robot, args.joint_unit)
+    is_told = bool(args.robot or args.urdf)
+    return () if robot is None else placed(episode, robot, args.joint_unit, is_certain=is_told)
 
 
 def _robot(episode: Episode, args: argparse.Namespace) -> Robot | None:
@@ -196,22 +197,42 @@ def browse(args: argparse.Namespace) -> int:
 
 
 def _items(store: Store, args: argparse.Namespace) -> Iterator[Item]:
-    """Yield what is asked for, and read no header beyond it."""
-    from ..viewer.browse import Item, matching
+    """Yield what is asked for, and open no episode beyond it."""
+    from ..viewer.browse import Item
     from ..viewer.plan import RecordOptions
 
-    def is_open(episode: Episode) -> bool:
-        return not store.why(episode.id)
-
-    wanted = matching(
-        store, task=args.task, licence=args.licence, is_open=is_open if args.open_only else None
-    )
-    for episode in islice(wanted, args.limit):
-        place = store.state.episodes[episode.id]
+    for id in islice(_wanted(store, args), args.limit):
+        episode, place = store.episode(id), store.state.episodes[id]
         told = json.dumps([place.segment, place.row, to_document(episode)], sort_keys=True)
         source = f"{store.url}#{store.ids.index(episode.id)}"
         options = RecordOptions(closed_by=store.why(episode.id), source=source)
         yield Item(episode=episode, key=hashlib.sha256(told.encode()).hexdigest(), options=options)
+
+
+def _wanted(store: Store, args: argparse.Namespace) -> Iterator[str]:
+    """Yield the ids of the episodes that are asked for, by what is cheap to know first.
+
+    The licence is in the commit log, task and robot in the headers as they are stored. A licence is asked for
+    by its whole expression: a part of ``CC-BY-4.0`` is also one of ``CC-BY-NC-4.0``.
+    """
+    for id in store.ids:
+        if args.licence:
+            rights = Rights.from_document(store.state.rights[id])
+            if rights.licence.expression.casefold() != args.licence.casefold():
+                continue
+        if (args.task or args.robot) and not _speaks_of(store.header(id), args.task, args.robot):
+            continue
+        if not args.open_only or not store.why(id):
+            yield id
+
+
+def _speaks_of(header: Mapping[str, Json], task: str, robot: str) -> bool:
+    """Tell whether a header, which nobody has checked, holds the texts in its tasks and in its robot."""
+    told = header.get("instructions")
+    tasks = [text for text in told if isinstance(text, str)] if isinstance(told, list) else []
+    if task and not any(task.casefold() in text.casefold() for text in tasks):
+        return False
+    return robot.casefold() in str(header.get("embodiment", UNKNOWN)).casefold()
 
 
 def _browsed(store: Store, found: Browsing) -> dict[str, Any]:

@@ -13,18 +13,23 @@ from ..schemas import Episode, Event, NotFoundError
 from ..viewer.checks import anomalies
 from ..viewer.robots import limits
 from .origin import Origin, opened, split
-from .output import line, megabytes, report, say
+from .output import MisuseError, amount, line, megabytes, report, say
 from .verbs_browse import arms_of
 
 if TYPE_CHECKING:
     from ..viewer.plan import RecordOptions
+    from ..viewer.timing import At
+
+_PICTURES = 24  # of a moving picture, unless told
 
 
 def view(args: argparse.Namespace) -> int:
     """Replay one episode: in a window, in a browser, or as a file for later."""
     from ..viewer import show
+    from ..viewer.link import linking
     from ..viewer.record import write
     from ..viewer.scene import robots
+    from ..viewer.timing import Timing
 
     if not (args.save or args.web or show.has_display()):
         error = NotFoundError("there is no display here to open a window on")
@@ -33,21 +38,36 @@ def view(args: argparse.Namespace) -> int:
         )
         raise error
     origin, number, episode = chosen(args)
+    at = _at(args)
+    moment = None if at is None else Timing(episode, {}).moment(at)
     with tempfile.TemporaryDirectory(prefix="teleopen-") as folder:
         path = Path(args.save) if args.save else Path(folder, "episode.rrd")
         arms = arms_of(episode, args)
         options = options_of(origin, number, episode, anomalies(episode, limits(arms), pictures=False))
-        write(episode, path, options, extend=robots(arms))
+        recorded = write(episode, path, options, extend=robots(arms))
         if args.save:
             document = {**_about(args, number, episode), "bytes": path.stat().st_size}
             report(document, lambda d: line(f"{d['file']}: {megabytes(d['bytes'])}"), as_json=args.json)
-        if args.web:
-            show.web(
-                [path], lambda address: say(f"open {address} in a browser; Ctrl-C ends it"), port=args.port
-            )
+        if args.web and moment is not None:
+            with linking(path, recorded) as link:
+                show.web_of(link(*moment), _tell, port=args.port)
+        elif args.web:
+            show.web([path], _tell, port=args.port)
         elif not args.save:
             show.window([path], None if args.at is None else partial(_go, args.at))
     return 0
+
+
+def _tell(address: str) -> None:
+    say(f"open {address} in a browser; Ctrl-C ends it")
+
+
+def _at(args: argparse.Namespace) -> At | None:
+    from ..viewer.timing import At
+
+    if args.at is None:
+        return None
+    return At(frame=args.at) if isinstance(args.at, int) else At(seconds=args.at)
 
 
 def _go(at: float, port: int) -> None:
@@ -62,27 +82,42 @@ def _go(at: float, port: int) -> None:
 
 
 def shot(args: argparse.Namespace) -> int:
-    """Take a picture of the viewer that replays one episode; no display is needed."""
+    """Take a picture of the viewer that replays one episode, still or moving; no display is needed."""
+    from ..viewer.film import FORMATS, film
     from ..viewer.scene import robots
-    from ..viewer.shot import At
     from ..viewer.shot import shot as take
 
-    at = None if args.at is None else At(frame=args.at) if isinstance(args.at, int) else At(seconds=args.at)
+    path = Path(args.out)
+    moves = path.suffix.lower() in FORMATS
+    if moves and args.at is not None:
+        raise MisuseError(f"--at is for a still picture, and {args.out} moves; give one")
+    if args.frames is not None and not moves:
+        raise MisuseError(f"--frames is for a moving picture: end {args.out} in {' or '.join(FORMATS)}")
     origin, number, episode = chosen(args)
     arms = arms_of(episode, args)
     options = options_of(origin, number, episode, anomalies(episode, limits(arms), pictures=False))
+    document: dict[str, Any] = _about(args, number, episode)
     extend = robots(arms)
-    taken = take(episode, Path(args.out), at, backend=args.backend, options=options, extend=extend)
-    document = {
-        **_about(args, number, episode),
-        "backend": taken.backend,
-        "frame": taken.frame,
-        "seconds": round(taken.seconds, 6),
-        "width": taken.width,
-        "height": taken.height,
-    }
-    report(document, _show_shot, as_json=args.json)
+    if moves:
+        made = film(
+            episode, path, args.frames or _PICTURES, backend=args.backend, options=options, extend=extend
+        )
+        seconds, size = made.seconds, (made.width, made.height)
+        document |= {"backend": made.backend, "frames": list(made.frames)}
+    else:
+        taken = take(episode, path, _at(args), backend=args.backend, options=options, extend=extend)
+        seconds, size = taken.seconds, (taken.width, taken.height)
+        document |= {"backend": taken.backend, "frame": taken.frame}
+    document |= {"seconds": round(seconds, 6), "width": size[0], "height": size[1]}
+    report(document, _show_film if moves else _show_shot, as_json=args.json)
     return 0
+
+
+def _show_film(document: dict[str, Any]) -> None:
+    line(
+        f"{document['file']}: {amount(len(document['frames']), 'frame')} in {document['seconds']:.2f} s, "
+        f"{document['width']} x {document['height']} pixels, drawn by {document['backend']}"
+    )
 
 
 def _show_shot(document: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from .scene import robots
 from .timing import FRAME, Timing
 
 CACHE_BYTES = 4 << 30
-_RECIPE = 1  # of what is recorded; a new number makes all recordings anew
+_RECIPE = 2  # of what is recorded; a new number makes all recordings anew
 _CARDS = "property:episode:"
 
 
@@ -252,30 +252,3 @@ def _links(dataset: Any, entry: Entry) -> Iterator[Link]:
         frames = timing.frame_at(event.start_ns), timing.frame_at(stop)
         address = dataset.segment_url(entry.episode.id, FRAME, *frames)
         yield Link(entry.episode.id, event, address)
-
-
-def matching(
-    episodes: Iterable[Episode],
-    *,
-    task: str = "",
-    licence: str = "",
-    is_open: Callable[[Episode], bool] | None = None,
-) -> Iterator[Episode]:
-    """Yield the episodes that are asked for, one header at a time.
-
-    Parameters
-    ----------
-    task
-        A part of an instruction, in any case.
-    licence
-        The licence's whole expression, in any case: a part of ``CC-BY-4.0`` is also one of ``CC-BY-NC-4.0``.
-    is_open
-        Tells whether an episode may be passed on; None: all.
-    """
-    for episode in episodes:
-        if task and not any(task.casefold() in text.casefold() for text in episode.instructions):
-            continue
-        if licence and episode.rights.licence.expression.casefold() != licence.casefold():
-            continue
-        if is_open is None or is_open(episode):
-            yield episode

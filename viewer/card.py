@@ -75,6 +75,8 @@ class Card:
         Events that checks added.
     source
         What the viewer was asked to show.
+    notes
+        What else has to be known of what is shown.
     """
 
     episode: Episode
@@ -84,6 +86,7 @@ class Card:
     rate_hz: float | None = None
     anomalies: int = 0
     source: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def licence(self) -> str:
@@ -149,7 +152,7 @@ class Card:
         return ["## What keeps it closed", "\n".join(lines)]
 
     def _notes(self, words: Words) -> list[str]:
-        notes = self.episode.provenance.warnings
+        notes = (*self.notes, *self.episode.provenance.warnings)
         if not notes:
             return []
         lines = [f"- {words.markdown(note)}" for note in notes[:_MOST_NOTES]]

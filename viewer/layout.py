@@ -40,8 +40,9 @@ def time_panel(recorded: Recorded) -> rrb.TimePanel:
 
 def cameras(recorded: Recorded) -> list[rrb.View]:
     """Return a view for each camera."""
+    side = f"{recorded.prefix}: " if recorded.prefix else ""
     return [
-        rrb.Spatial2DView(origin=one.path, contents="$origin/**", name=_title(one))
+        rrb.Spatial2DView(origin=one.path, contents="$origin/**", name=side + _title(one))
         for one in recorded.cameras
     ]
 
@@ -80,7 +81,7 @@ def _below_right(recorded: Recorded) -> rrb.Container | None:
     """Return the curves, a page of them at a time, and the events under them."""
     pages = [_page(name, views, recorded) for name, views in _pages(recorded)]
     events = lanes(recorded)
-    parts = [*([rrb.Tabs(*pages)] if len(pages) > 1 else pages), *([events] if events else [])]
+    parts = [*([rrb.Tabs(*pages)] if len(pages) > 1 else pages), *([rrb.Tabs(*events)] if events else [])]
     if not parts:
         return None
     return rrb.Vertical(*parts, row_shares=[3, 1][: len(parts)])
@@ -108,15 +109,15 @@ def _page(name: str, views: list[rrb.View], recorded: Recorded) -> rrb.Container
     return rrb.Grid(*views, grid_columns=min(2, len(views)), name=name)
 
 
-def lanes(recorded: Recorded) -> rrb.Container | rrb.View | None:
-    """Return the views of the events: a lane for each kind, and all of them as text."""
+def lanes(recorded: Recorded) -> list[rrb.View]:
+    """Return the views of the events, if there are any: a lane for each kind, and all of them as text."""
     if not recorded.lanes:
-        return None
+        return []
     timeline = rrb.StateTimelineView(
         origin="/", contents=[f"+ {path}" for path in recorded.lanes.values()], name="Events"
     )
     log = rrb.TextLogView(origin=recorded.log, name="Events as text")
-    return rrb.Tabs(timeline, log)
+    return [timeline, log]
 
 
 def curves(plot: Plot) -> Iterator[rrb.View]:

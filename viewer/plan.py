@@ -18,6 +18,8 @@ from .timing import EPISODE_TIME, FRAME, Timing, Warp
 METRES = {"m": 1.0, "dm": 10.0, "cm": 100.0, "mm": 1_000.0, "um": 1e6}
 """How many of a unit are a metre."""
 
+Colour = tuple[int, int, int]
+
 ANOMALY = "anomaly"
 _MOST_AXES = 64  # of a sample that is drawn as curves
 
@@ -42,6 +44,8 @@ class RecordOptions:
         The decision on a store's episode; None: the episode's own rights decide.
     source
         What the viewer was asked to show, for the card.
+    hue
+        Colour of all curves; None: each axis has its own.
     """
 
     prefix: str = ""
@@ -51,6 +55,7 @@ class RecordOptions:
     timelines: Mapping[str, Warp] = field(default_factory=dict)
     closed_by: Sequence[Reason] | None = None
     source: str = ""
+    hue: Colour | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,18 @@ import numpy as np
 
 from ..schemas import Array, Episode, Stream, StreamSpec
 from .calibration import intrinsics, pose
-from .plan import ANOMALY, METRES, Camera, Curve, Namer, Plot, Recorded, RecordOptions, events_of, planned
+from .plan import (
+    ANOMALY,
+    METRES,
+    Camera,
+    Curve,
+    Namer,
+    Plot,
+    Recorded,
+    RecordOptions,
+    events_of,
+    planned,
+)
 from .rerun import rr, saved
 from .timing import Timing, lane
 from .video import Spool, jpeg, jpegs, spooled
@@ -73,13 +84,12 @@ def write(
     options = options or RecordOptions()
     recorder = Recorder(episode, options)
     with saved(path, application_of(episode), episode.id) as sink:
-        recorded = recorder.plan
         if extend is not None:
-            recorded = extend(episode, sink, recorded, options)
+            recorder.plan = extend(episode, sink, recorder.plan, options)
         # First, since a viewer shows what it has while it loads.
-        sink.send_blueprint(blueprint(recorded))
+        sink.send_blueprint(blueprint(recorder.plan))
         recorder.record(sink)
-    return recorded
+    return recorder.plan
 
 
 def record(episode: Episode, sink: rr.RecordingStream, options: RecordOptions | None = None) -> Recorded:
@@ -148,13 +158,22 @@ class Recorder:
     def _plot(self, sink: rr.RecordingStream, plot: Plot) -> None:
         for of_stream in zip(*plot.axes, strict=True):
             for index, curve in enumerate(of_stream):
-                sink.log(curve.path, _style(curve, index), static=True)
+                sink.log(curve.path, self._style(curve, index), static=True)
             stream = self.episode.streams[of_stream[0].stream]
             for first, values in _batches(stream):
                 at = self.timing.of_clock(stream.spec.clock, first, first + len(values))
                 columns = values.reshape(len(values), -1).astype(np.float64)
                 for index, curve in enumerate(of_stream):
                     sink.send_columns(curve.path, at, rr.Scalars.columns(scalars=columns[:, index]))
+
+    def _style(self, curve: Curve, index: int) -> rr.SeriesLines:
+        """Return how a curve looks: what was commanded is thin and pale beside what was observed."""
+        hue = self.options.hue or _HUES[index % len(_HUES)]
+        name = f"{self.plan.prefix}: {curve.name}" if self.plan.prefix else curve.name
+        told = f"{name} ({curve.unit})" if curve.unit else name
+        if not curve.commanded:
+            return rr.SeriesLines(names=told, colors=hue, widths=2.0)
+        return rr.SeriesLines(names=f"{told} commanded", colors=[(c + 255) // 2 for c in hue], widths=1.0)
 
     def _tensor(self, sink: rr.RecordingStream, curve: Curve) -> None:
         """Log what has too many numbers for curves, such as tactile arrays, as pictures of numbers."""
@@ -233,15 +252,6 @@ class Recorder:
             frames = np.ascontiguousarray(block).reshape(len(block), -1).view(np.uint8)
             sink.send_columns(path, at, rr.DepthImage.columns(buffer=list(frames)))
             first += len(block)
-
-
-def _style(curve: Curve, index: int) -> rr.SeriesLines:
-    """Return how a curve looks: what was commanded is thin and pale beside what was observed."""
-    hue = _HUES[index % len(_HUES)]
-    told = f"{curve.name} ({curve.unit})" if curve.unit else curve.name
-    if not curve.commanded:
-        return rr.SeriesLines(names=told, colors=hue, widths=2.0)
-    return rr.SeriesLines(names=f"{told} commanded", colors=[(c + 255) // 2 for c in hue], widths=1.0)
 
 
 def _place(sink: rr.RecordingStream, camera: Camera, spec: StreamSpec) -> None:

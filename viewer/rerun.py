@@ -112,7 +112,7 @@ def catalogue(port: int = 0) -> Iterator[Any]:
 
         server = Server(host="127.0.0.1", port=port)
     except ImportError as error:
-        raise MissingExtraError(f"browsing needs rerun-sdk with its catalogue: {_ADVICE}") from error
+        raise MissingExtraError(f"this needs rerun-sdk with its catalogue: {_ADVICE}") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise MissingExtraError(
             f"the catalogue cannot listen on port {port} of this machine: {error}"

@@ -24,6 +24,10 @@ from ._check_joints import Limit
 from .kinematics import Chain, Joint, Rows, Triple
 from .urdf import Document, read_urdf
 
+_NUMBER = re.compile(r"([a-z]*)[ _.-]?([0-9]{1,3})")
+_JOINTS = {"j", "joint", "joints", "q"}
+"""What axes are called before their numbers where they are joints."""
+
 SCALES = {"rad": 1.0, "deg": math.pi / 180, "m": 1.0, "mm": 1e-3, "cm": 1e-2}
 """What a value of a unit is in rad or m."""
 
@@ -91,10 +95,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stream that tells the positions of an arm's joints."""
+    """A stream that tells the positions of an arm's joints; ``is_assumed``: but not which is which."""
 
     stream: str
     columns: tuple[Column, ...]
+    is_assumed: bool = False
 
     def positions(self, values: Rows) -> dict[str, Rows]:
         """Return the positions that samples (n, axes) tell, by joint."""
@@ -109,6 +114,14 @@ class Placed:
     arm: Arm
     state: Source | None
     command: Source | None
+
+    def notes(self) -> list[str]:
+        """Return what has to be told of how its joints were found."""
+        streams = [one.stream for one in (self.state, self.command) if one is not None and one.is_assumed]
+        if not streams:
+            return []
+        order = ", ".join(self.robot.order)
+        return [f"joint order assumed from the embodiment: {' and '.join(streams)} as {order}"]
 
 
 # ---------------------------------------------------------------- the registry
@@ -216,14 +229,21 @@ def _words(text: str) -> str:
 # ---------------------------------------------------------------- which axes
 
 
-def placed(episode: Episode, robot: Robot, unit: str | None = None) -> tuple[Placed, ...]:
+def placed(
+    episode: Episode, robot: Robot, unit: str | None = None, *, is_certain: bool = False
+) -> tuple[Placed, ...]:
     """Return the arms of a robot whose joints are in an episode.
 
     Parameters
     ----------
     unit
         Of joints where the stream does not say: ``rad`` or ``deg``. None: such streams are not drawn.
+    is_certain
+        It is known for sure that the episode is of this robot, as it is where its embodiment is a name of
+        this one and nothing else. Then the axes of a stream that is of as many joints as the robot has, and
+        of nothing else, are taken to be in the robot's order, though they are numbered or have no names.
     """
+    is_certain = is_certain or _is_named(episode.embodiment, robot)
     low = [
         s
         for s in episode.streams.values()
@@ -233,8 +253,8 @@ def placed(episode: Episode, robot: Robot, unit: str | None = None) -> tuple[Pla
     commands = [s for s in low if s.spec.name.startswith("action") and _commands(s.spec)]
     found = []
     for arm in robot.arms:
-        state = _source(observed, robot, arm, unit)
-        command = _source(commands, robot, arm, unit)
+        state = _source(observed, robot, arm, unit, is_certain=is_certain)
+        command = _source(commands, robot, arm, unit, is_certain=is_certain)
         if state is not None or command is not None:
             found.append(Placed(robot, arm, state, command))
     return tuple(found)
@@ -253,13 +273,61 @@ def _commands(spec: StreamSpec) -> bool:
     return any(part.space == "joint_position" and part.mode == "absolute" for part in parts)
 
 
-def _source(streams: Sequence[Stream], robot: Robot, arm: Arm, unit: str | None) -> Source | None:
+def _is_named(embodiment: str, robot: Robot) -> bool:
+    """Tell whether an embodiment is a name of this bundled robot, and of no other, and nothing else."""
+    words = _words(embodiment)
+    named = [one for one in registry().values() if words in map(_words, (one.name, *one.aliases))]
+    return [one.name for one in named] == [robot.name]
+
+
+def _source(
+    streams: Sequence[Stream], robot: Robot, arm: Arm, unit: str | None, *, is_certain: bool
+) -> Source | None:
     """Return the first stream that tells all joints of an arm, and where."""
     for stream in streams:
         columns = _columns(stream.spec, robot, arm, unit)
         if columns is not None:
             return Source(stream.spec.name, columns)
+    in_order = [Column(joint, axis) for axis, joint in enumerate(robot.order)]
+    for stream in streams if not arm.name else ():
+        spec = stream.spec
+        says_joints = not spec.axes and "joint" in spec.name
+        if (is_certain or says_joints) and _is_of_joints_only(spec, len(in_order)):
+            columns = _scaled(spec, robot, in_order, unit)
+            if columns is not None:
+                return Source(spec.name, columns, is_assumed=True)
     return None
+
+
+def _is_of_joints_only(spec: StreamSpec, count: int) -> bool:
+    """Tell whether a stream is of so many joints and of nothing else, though it does not name them.
+
+    A stream that calls neither itself nor its axes joints has to say by their units that they may be: seven
+    numbers of an arm of seven joints can also be the pose of its hand.
+    """
+    parts = spec.contract.parts if spec.contract is not None else ()
+    covered = sorted((part.start, part.stop) for part in parts)
+    others = [part for part in parts if part.space != "joint_position" or part.mode != "absolute"]
+    if spec.shape != (count,) or others or (parts and not _cover(covered, count)):
+        return False
+    words = _numbered(spec.axes)
+    if spec.axes and words is None:
+        return False
+    return words in _JOINTS or "joint" in spec.name or set(spec.unit) <= {"rad", "deg"}
+
+
+def _cover(spans: Sequence[tuple[int, int]], count: int) -> bool:
+    """Tell whether spans, in order, follow each other from 0 to the end."""
+    return [start for start, _ in spans] + [count] == [0] + [stop for _, stop in spans]
+
+
+def _numbered(axes: Sequence[str]) -> str | None:
+    """Return the word that axes have before numbers that count from 0 or 1; None: they are not such."""
+    found = [_NUMBER.fullmatch(axis.lower()) for axis in axes]
+    told = [(match[1], int(match[2])) for match in found if match is not None]
+    first = told[0] if told else ("", -1)
+    counted = [(first[0], first[1] + at) for at in range(len(axes))]
+    return first[0] if axes and first[1] in {0, 1} and told == counted else None
 
 
 def _columns(spec: StreamSpec, robot: Robot, arm: Arm, unit: str | None) -> tuple[Column, ...] | None:
@@ -272,18 +340,16 @@ def _columns(spec: StreamSpec, robot: Robot, arm: Arm, unit: str | None) -> tupl
         if all(name.lower() in axes for name in names):
             found = [Column(j, axes.index(name.lower())) for j, name in zip(robot.order, names, strict=True)]
             break
-    if (
-        found is None
-        and not axes
-        and not arm.name
-        and "joint" in spec.name
-        and spec.shape == (len(robot.order),)
-    ):
-        found = [Column(joint, axis) for axis, joint in enumerate(robot.order)]
-    if found is None:
-        return None
-    scaled = [replace(c, scale=scale) for c in found if (scale := _scale(spec, robot, c, unit)) is not None]
-    return (*scaled, *_gripper(robot.gripper, axes)) if len(scaled) == len(found) else None
+    scaled = None if found is None else _scaled(spec, robot, found, unit)
+    return None if scaled is None else (*scaled, *_gripper(robot.gripper, axes))
+
+
+def _scaled(
+    spec: StreamSpec, robot: Robot, columns: Sequence[Column], unit: str | None
+) -> tuple[Column, ...] | None:
+    """Return the columns with their scales; None if the unit of one is not known."""
+    scaled = [replace(c, scale=scale) for c in columns if (scale := _scale(spec, robot, c, unit)) is not None]
+    return tuple(scaled) if len(scaled) == len(columns) else None
 
 
 def _scale(spec: StreamSpec, robot: Robot, column: Column, unit: str | None) -> float | None:
@@ -302,10 +368,13 @@ def _gripper(gripper: Gripper | None, axes: Sequence[str]) -> Iterator[Column]:
 
 
 def limits(arms: Sequence[Placed]) -> dict[str, list[Limit]]:
-    """Return what the joints behind the axes of an episode's measured positions can do, by stream."""
+    """Return what the joints behind the axes of an episode's measured positions can do, by stream.
+
+    Where the order of the joints is assumed, nothing is found against it.
+    """
     found: dict[str, list[Limit]] = {}
     for one in arms:
-        for column in one.state.columns if one.state is not None else ():
+        for column in one.state.columns if one.state is not None and not one.state.is_assumed else ():
             joint = one.robot.chain.joint(column.joint)
             if joint.lower is None or joint.upper is None or joint.type == "continuous" or column.offset:
                 continue

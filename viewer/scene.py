@@ -44,7 +44,9 @@ def robots(arms: Sequence[Placed]) -> Extend:
             for what, source in (("robot", arm.state), ("commanded", arm.command)):
                 if source is not None:
                     found += _Body(episode, sink, options, arm, source, what).draw()
-        return replace(recorded, spatial=(*recorded.spatial, *found))
+        notes = [note for arm in arms for note in arm.notes()]
+        card = replace(recorded.card, notes=(*recorded.card.notes, *notes))
+        return replace(recorded, spatial=(*recorded.spatial, *found), card=card)
 
     return extend
 

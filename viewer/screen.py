@@ -33,6 +33,7 @@ PATIENCE = 120.0
 """Seconds until pictures have to be there: without a graphics card, and beside others, a viewer is slow."""
 
 _ALIKE = 0.8  # correlation of what is on screen with the frame that should be
+_LOOKS = 5  # at a view that shows what it did before, since in the scene nothing may have moved
 _CERTAIN = 0.9  # the same where the place on the screen is not known
 _COARSE = 8  # pixels that are one when a frame is sought
 _FLAT = 6.0  # grey levels of deviation below which a frame has nothing to compare
@@ -146,20 +147,39 @@ class Viewer:
         with Image.open(io.BytesIO(self.client.take_screenshot(view.view_id))) as image:
             return np.asarray(image.convert("RGB"))
 
-    def wait_for_pictures(self, recorded: Recorded, frames: Mapping[str, Grey]) -> None:
-        """Wait until each camera that is on screen shows its frame.
+    def wait_for_pictures(
+        self, recorded: Recorded, frames: Mapping[str, Grey], before: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Wait until each camera that is on screen shows its frame, and not still what it showed before.
+
+        Frames that follow each other are alike, so a view is looked at until it changes, for a while.
+
+        Returns
+        -------
+            What each camera shows now, by the path of its entity: what is ``before`` the next.
 
         Raises
         ------
         MissingExtraError
             If one does not, with what the viewer has said: most likely it has no decoder.
         """
+        found: dict[str, Array] = {}
         for camera in recorded.cameras:
             if camera.path not in frames:
                 continue
             view = self.view(camera)
             if view.visible:
                 self._wait(partial(self._shows, view, frames[camera.path]), camera.name)
+                found[camera.path] = self._changed(view, before.get(camera.path))
+        return found
+
+    def _changed(self, view: View, before: Array | None) -> Array:
+        found = self.seen(view)
+        for _ in range(_LOOKS):
+            if before is None or not np.array_equal(found, before):
+                break
+            found = self.seen(view)
+        return found
 
     def _shows(self, view: View, frame: Grey) -> bool:
         return is_drawn(grey(self.seen(view)), frame)
@@ -177,7 +197,7 @@ class Viewer:
 
     def _wait(self, until: Callable[[], bool], what: str = "the recording") -> None:
         end = time.monotonic() + PATIENCE
-        while not until():
+        while not self._holds(until):
             self.program.check()
             if time.monotonic() > end:
                 told = [entry.message for entry in self.client.get_logs() if entry.level in {"WARN", "ERROR"}]
@@ -185,6 +205,13 @@ class Viewer:
                     f"the viewer does not show {what} after {PATIENCE:.0f} s: {' '.join(told[-3:])}"
                 )
             time.sleep(0.1)
+
+    @staticmethod
+    def _holds(condition: Callable[[], bool]) -> bool:
+        try:
+            return condition()
+        except TimeoutError:  # a viewer that is busy drawing answers late
+            return False
 
 
 @contextmanager

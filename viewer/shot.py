@@ -12,25 +12,28 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 import numpy as np
 
-from ..schemas import Episode, MissingExtraError, NotFoundError, StoreError
+from ..schemas import Array, Episode, MissingExtraError, StoreError
 from .card import is_plain
-from .layout import blueprint
+from .link import linking
 from .plan import Recorded, RecordOptions
 from .process import LOOPBACK, free_port, running, silent
 from .record import Extend, write
 from .renderers import PACKAGES, browser, missing
 from .rerun import executable
 from .screen import PATIENCE, SIZE, Grey, Viewer, grey, is_somewhere, viewer
-from .timing import FRAME, Timing
+from .timing import At, Timing
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 Backend = Literal["auto", "native", "xvfb", "chromium"]
 BACKENDS: tuple[Backend, ...] = ("native", "xvfb", "chromium")
@@ -48,23 +51,29 @@ _BROWSER_FLAGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class At:
-    """A time of an episode: a frame of its main clock, or seconds since its start."""
+class Moment:
+    """A time to show, and the grey frames that each camera shows then, by the path of its entity."""
 
-    frame: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """The time to show, and the grey frames that each camera shows then, by the path of its entity."""
-
-    timeline: str
     frame: int
     time_ns: int
     frames: Mapping[str, Grey]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """A recording, and the moments of it that pictures are taken of."""
+
     path: Path
     recorded: Recorded
+    moments: Sequence[Moment]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Pictures that were taken, PNG each, and by which backend."""
+
+    backend: str
+    pictures: Sequence[tuple[Moment, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,91 +117,109 @@ def shot(
     StoreError
         If the picture cannot be written.
     """
+    at = at or At(frame=Timing(episode, {}).frames // 2)
+    taken = pictures(episode, [at], backend=backend, options=options, extend=extend)
+    ((moment, picture),) = taken.pictures
+    kept(path, picture)
+    from PIL import Image
+
+    width, height = Image.open(io.BytesIO(picture)).size
+    return Shot(path, taken.backend, moment.frame, moment.time_ns / 1e9, width, height)
+
+
+def kept(path: Path, picture: bytes) -> None:
+    """Write a picture; StoreError if it cannot be written."""
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        raise StoreError(str(path), f"the picture cannot be written: {error.strerror}") from error
+
+
+def pictures(
+    episode: Episode,
+    at: Sequence[At],
+    *,
+    backend: Backend = "auto",
+    options: RecordOptions | None = None,
+    extend: Extend | None = None,
+) -> Taken:
+    """Return pictures of the viewer that shows an episode, one for each time; otherwise as `shot`."""
     options = options or RecordOptions()
     if backend != "auto":
-        return _shot(episode, path, at, backend, options, extend)
+        return _taken(episode, at, backend, options, extend)
     order = BACKENDS if is_plain(episode) else ("xvfb", "chromium", "native")
     told = []
     for one in order:
         try:
-            return _shot(episode, path, at, one, options, extend)
+            return _taken(episode, at, one, options, extend)
         except MissingExtraError as error:
             told.append(str(error))
     raise MissingExtraError("no backend can draw here. " + "; ".join(told))
 
 
-def _shot(
-    episode: Episode, path: Path, at: At | None, backend: str, options: RecordOptions, extend: Extend | None
-) -> Shot:
-    """Take a picture by one backend."""
+def _taken(
+    episode: Episode, at: Sequence[At], backend: str, options: RecordOptions, extend: Extend | None
+) -> Taken:
+    """Take pictures by one backend."""
     absent = missing(backend)
     if absent:
         raise MissingExtraError(f"{backend} needs {', '.join(absent)}: apt install {PACKAGES[backend]}")
     options = replace(options, ascii=options.ascii or backend == "native")
+    take: dict[str, Callable[[_Scene], list[bytes]]] = {
+        "native": _native,
+        "xvfb": _xvfb,
+        "chromium": _chromium,
+    }
     with tempfile.TemporaryDirectory(prefix="teleopen-") as folder:
         file = Path(folder, "episode.rrd")
         recorded = write(episode, file, options, extend=extend)
-        moment = _moment(episode, recorded, at, file)
-        take: dict[str, Callable[[_Moment], bytes]] = {
-            "native": _native,
-            "xvfb": _xvfb,
-            "chromium": _chromium,
-        }
-        picture = take[backend](moment)
-    try:
-        path.write_bytes(picture)
-    except OSError as error:
-        raise StoreError(str(path), f"the picture cannot be written: {error.strerror}") from error
-    from PIL import Image
-
-    width, height = Image.open(io.BytesIO(picture)).size
-    return Shot(path, backend, moment.frame, moment.time_ns / 1e9, width, height)
+        moments = [_moment(episode, recorded, one) for one in at]
+        found = take[backend](_Scene(file, recorded, moments))
+    return Taken(backend, list(zip(moments, found, strict=True)))
 
 
-def _moment(episode: Episode, recorded: Recorded, at: At | None, path: Path) -> _Moment:
+def _moment(episode: Episode, recorded: Recorded, at: At) -> Moment:
     timing = Timing(episode, {})
-    at = at or At(frame=timing.frames // 2)
-    if at.frame is not None:
-        if not 0 <= at.frame < max(1, timing.frames):
-            raise NotFoundError(f"the episode has no frame {at.frame}: it has {timing.frames}")
-        frame, time_ns = at.frame, timing.time_of(at.frame) if timing.frames else 0
-    else:
-        time_ns = round((at.seconds or 0) * 1e9)
-        frame = timing.frame_at(time_ns) if timing.frames else 0
+    frame, time_ns = timing.moment(at)
     frames = {}
     for camera in recorded.cameras:
         stream = episode.streams[camera.stream]
         index = timing.sample_at(stream.spec.clock, time_ns)
         if camera.kind == "video":
             frames[camera.path] = grey(stream.values(index, index + 1)[0])
-    return _Moment(recorded.timeline, frame, time_ns, frames, path, recorded)
+    return Moment(frame, time_ns, frames)
 
 
 # ---------------------------------------------------------------- the viewer's own program
 
 
-def _native(moment: _Moment) -> bytes:
+def _native(scene: _Scene) -> list[bytes]:
     with silent() as environment, viewer(environment, "--headless") as shown:
-        return _photographed(shown, moment)
+        return _photographed(shown, scene)
 
 
-def _xvfb(moment: _Moment) -> bytes:
+def _xvfb(scene: _Scene) -> list[bytes]:
     with silent() as environment, _display() as display:
         words = {**environment, "DISPLAY": display, "WAYLAND_DISPLAY": "", "LIBGL_ALWAYS_SOFTWARE": "1"}
         with viewer(words) as shown:
-            return _photographed(shown, moment)
+            return _photographed(shown, scene)
 
 
-def _photographed(shown: Viewer, moment: _Moment) -> bytes:
+def _photographed(shown: Viewer, scene: _Scene) -> list[bytes]:
+    found: list[bytes] = []
+    before: Mapping[str, Array] = {}
     try:
-        shown.show(moment.path)
-        shown.set_time(moment.timeline, moment.frame, moment.time_ns)
-        shown.wait_for_pictures(moment.recorded, moment.frames)
-        shown.wait_for_silence()
-        return shown.picture()
-    except (RuntimeError, ConnectionError) as error:
+        shown.show(scene.path)
+        for moment in scene.moments:
+            shown.set_time(scene.recorded.timeline, moment.frame, moment.time_ns)
+            before = shown.wait_for_pictures(scene.recorded, moment.frames, before)
+            if not found:
+                shown.wait_for_silence()
+            found.append(shown.picture())
+    except (RuntimeError, ConnectionError, TimeoutError) as error:
         shown.program.check()
         raise MissingExtraError(f"the viewer does not answer: {error}") from error
+    return found
 
 
 @contextmanager
@@ -216,67 +243,77 @@ def _display() -> Iterator[str]:
 # ---------------------------------------------------------------- a browser
 
 
-def _chromium(moment: _Moment) -> bytes:
-    """Let a browser show the recording from a catalogue of this machine, which knows links to a time."""
-    from rerun.server import Server
-
+def _chromium(scene: _Scene) -> list[bytes]:
+    """Let a browser show the recording by links to its moments, each on a page of its own."""
     ports = [free_port(), free_port()]
     words: list[str | Path] = [executable(), "--serve-web", "--bind", LOOPBACK]
     words += ["--port", str(ports[0]), "--web-viewer-port", str(ports[1])]
     with (
         silent() as environment,
         running(words, ports=ports, environment=environment),
-        Server(host=LOOPBACK, port=free_port(), datasets={"episode": [moment.path]}) as server,
+        linking(scene.path, scene.recorded) as link,
     ):
-        link = _link(server, moment)
-        page = f"http://{LOOPBACK}:{ports[1]}/?renderer=webgl&url={quote(link, safe='')}"
-        return _photographed_page(page, moment)
+        links = [quote(link(moment.frame, moment.time_ns), safe="") for moment in scene.moments]
+        pages = [f"http://{LOOPBACK}:{ports[1]}/?renderer=webgl&url={link}" for link in links]
+        wanted = [list(moment.frames.values()) for moment in scene.moments]
+        return photographed_pages(list(zip(pages, wanted, strict=True)))
 
 
-def _link(server: Any, moment: _Moment) -> str:
-    """Return the link to the recording at the moment; a catalogue has to be told the layout by itself."""
-    dataset = server.client().get_dataset("episode")
-    layout = moment.path.with_suffix(".rbl")
-    blueprint(moment.recorded).save("episode", layout)
-    dataset.register_blueprint(layout.as_uri())
-    (segment,) = dataset.segment_ids()
-    at = moment.frame if moment.timeline == FRAME else np.timedelta64(moment.time_ns, "ns")
-    return str(dataset.segment_url(segment, timeline=moment.timeline, start=at, end=at))
+def photographed_pages(pages: Sequence[tuple[str, Sequence[Grey]]]) -> list[bytes]:
+    """Return pictures of pages of this machine, PNG each, once a page shows all of its grey frames.
 
-
-def _photographed_page(address: str, moment: _Moment) -> bytes:
+    Raises
+    ------
+    MissingExtraError
+        If there is no browser, or a page does not come to show them.
+    """
     from playwright.sync_api import Error, sync_playwright
 
     here = f"http://{LOOPBACK}:"
+    found = []
     try:
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(
                 executable_path=browser(), args=[*_BROWSER_FLAGS, *(["--no-sandbox"] if _is_root() else [])]
             )
-            page = chromium.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
-            # The viewer's page asks for fonts and news of Rerun, and tells that it was used.
-            page.route("**/*", lambda r: r.continue_() if r.request.url.startswith(here) else r.abort())
-            page.goto(address)
-            end = time.monotonic() + PATIENCE
-            while time.monotonic() < end:
-                picture = page.screenshot(timeout=1000 * PATIENCE)
-                if _has_all(picture, moment):
-                    chromium.close()
-                    return picture
-                time.sleep(1)
+            for address, frames in pages:
+                page = chromium.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+                # The viewer's page asks for fonts and news of Rerun, and tells that it was used.
+                page.route("**/*", lambda r: r.continue_() if r.request.url.startswith(here) else r.abort())
+                page.goto(address)
+                found.append(_photographed_page(page, frames))
+                page.close()
             chromium.close()
     except Error as error:
         raise MissingExtraError(f"the browser cannot show it: {error.message.splitlines()[0]}") from error
+    return found
+
+
+def _photographed_page(page: Page, frames: Sequence[Grey]) -> bytes:
+    from playwright.sync_api import Error
+
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            picture = page.screenshot(timeout=1000 * PATIENCE)
+        except Error as error:
+            # Chromium says so of a page that it is still busy with; it comes to it later.
+            if "Unable to capture screenshot" not in error.message:
+                raise
+        else:
+            if _has_all(picture, frames):
+                return picture
+        time.sleep(1)
     raise MissingExtraError(f"the browser does not show all pictures after {PATIENCE:.0f} s")
 
 
-def _has_all(picture: bytes, moment: _Moment) -> bool:
-    """Tell whether all cameras are on the page."""
+def _has_all(picture: bytes, frames: Sequence[Grey]) -> bool:
+    """Tell whether all frames are on the page."""
     from PIL import Image
 
     with Image.open(io.BytesIO(picture)) as image:
         screen = grey(np.asarray(image.convert("RGB")))
-    return all(is_somewhere(screen, frame) for frame in moment.frames.values())
+    return all(is_somewhere(screen, frame) for frame in frames)
 
 
 def _is_root() -> bool:

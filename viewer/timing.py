@@ -7,10 +7,11 @@ samples of other clocks stand at the frame that was current; ``wall_time`` is th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..schemas import Episode, Event, Times
+from ..schemas import Episode, Event, NotFoundError, Times
 from .rerun import rr
 
 FRAME, EPISODE_TIME, WALL_TIME = "frame", "episode_time", "wall_time"
@@ -19,6 +20,14 @@ Warp = Callable[[Times], Times]
 
 _EPOCH = (946_684_800 * 10**9, 4_102_444_800 * 10**9)
 """Nanoseconds of 2000 and 2100: a recorder's clock that tells a time between them tells that of Unix."""
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """A time of an episode: a frame of its main clock, or seconds since its start."""
+
+    frame: int | None = None
+    seconds: float | None = None
 
 
 class Timing:
@@ -63,6 +72,21 @@ class Timing:
     def frame_at(self, time_ns: int) -> int:
         """Return the frame that is current at a time: the last at or before it, or the first."""
         return int(_current(self._frames, np.array([time_ns]))[0])
+
+    def moment(self, at: At) -> tuple[int, int]:
+        """Return the frame that is current at a time, and the time in nanoseconds.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such frame.
+        """
+        if at.frame is None:
+            time_ns = round((at.seconds or 0) * 1e9)
+            return (self.frame_at(time_ns) if self.frames else 0), time_ns
+        if not 0 <= at.frame < max(1, self.frames):
+            raise NotFoundError(f"the episode has no frame {at.frame}: it has {self.frames}")
+        return at.frame, self.time_of(at.frame) if self.frames else 0
 
     def sample_at(self, clock: str, time_ns: int) -> int:
         """Return the sample of a clock that is current at a time."""

@@ -14,16 +14,17 @@ import numpy as np
 import psutil
 import pytest
 from teleopen.cli.main import main
-from teleopen.hub import create_store
+from teleopen.hub import Store, create_store
 from teleopen.schemas import ActionContract, ActionPart, Array, Episode, Event, MissingExtraError, StreamSpec
 
+from tests.viewer import numbered
 from tests.viewer.conftest import need
 from tests.viewer.made import episode_of
 
 pytest.importorskip("rerun", reason="the extra `viewer` is not installed")
 
 from teleopen.viewer import rerun as door
-from teleopen.viewer.browse import Cache, Item, browsing, matching
+from teleopen.viewer.browse import Cache, Item, browsing
 from teleopen.viewer.compare import write_pair
 from teleopen.viewer.plan import RecordOptions
 from teleopen.viewer.process import LOOPBACK
@@ -117,6 +118,20 @@ def test_a_robot_with_meshes_keeps_positions_beyond_its_limits(tmp_path: Path) -
     assert any(entity.startswith("/commanded") for entity in read.batches), "there is no ghost"
 
 
+def test_a_card_tells_that_the_order_of_joints_was_assumed(tmp_path: Path) -> None:
+    from teleopen.viewer.record import write
+
+    state = replace(STATE, axes=tuple(f"j{i}" for i in range(7)))
+    episode = episode_of([(state, np.zeros((5, 7)) + REST)], rate_hz=20, embodiment="panda")
+    arms = placed(episode, replace(robot_named("panda"), document=None))
+    write(episode, tmp_path / "one.rrd", RecordOptions(), extend=robots(arms))
+    read = Read.of(tmp_path / "one.rrd")
+    assert "/robot" in read.batches
+    (column,) = [name for name in read.components("/info") if name.endswith(":text")]
+    (text,) = read.column("/info", column)
+    assert "joint order assumed from the embodiment" in text
+
+
 # ---------------------------------------------------------------- two in one
 
 
@@ -140,24 +155,6 @@ def test_two_episodes_share_a_timeline_on_which_their_phases_begin_together(tmp_
 
 
 # ---------------------------------------------------------------- many
-
-
-def test_filters_take_whole_licences_and_read_no_further_than_needed() -> None:
-    asked: list[int] = []
-
-    def headers() -> Iterator[Episode]:
-        for seed in range(100_000):
-            asked.append(seed)
-            yield demonstration(0, f"Fold shirt {seed}", steps=2)
-
-    found = matching(headers(), task="SHIRT 1")
-    assert [next(found).instructions[0] for _ in range(2)] == ["Fold shirt 1", "Fold shirt 10"]
-    assert len(asked) == 11
-    own = replace(demonstration(0).rights.licence, expression="CC-BY-NC-4.0")
-    closed = replace(demonstration(0), rights=replace(demonstration(0).rights, licence=own))
-    assert list(matching([closed], licence="CC-BY-4.0")) == []
-    assert list(matching([closed], licence="cc-by-nc-4.0")) == [closed]
-    assert list(matching([closed], is_open=lambda _: False)) == []
 
 
 def test_a_recording_is_made_once_and_again_when_its_episode_changes(tmp_path: Path) -> None:
@@ -272,6 +269,44 @@ def test_browse_makes_recordings_of_what_it_shows_only(
     assert "no episode is what was asked for" in capsys.readouterr().err
 
 
+def licensed(episode: Episode, licence: str) -> Episode:
+    own = replace(episode.rights.licence, expression=licence)
+    return replace(episode, rights=replace(episode.rights, licence=own))
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (["--licence", "CC-BY-4.0"], [1]),
+        (["--licence", "cc-by-nc-4.0", "--task", "TASK 3"], [3]),
+        (["--task", "task", "--limit", "2"], [0, 1]),
+        (["--robot", "PANDA", "--task", "k 2"], [2]),
+        (["--robot", "ur5e"], []),
+        (["--licence", "CC-BY"], []),
+        (["--open-only"], []),
+    ],
+)
+def test_filters_open_no_episode_that_is_not_shown(
+    asked: list[str], found: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    licences = {1: "CC-BY-4.0", 2: "CC-BY-NC-4.0", 3: "CC-BY-NC-4.0"}
+    episodes = [demonstration(seed, f"task {seed}", steps=2) for seed in range(4)]
+    episodes = [licensed(e, licences[n]) if n in licences else e for n, e in enumerate(episodes)]
+    create_store(tmp_path / "store").write(episodes)
+    opened: list[str] = []
+    plain = Store.episode
+
+    def counted(self: Store, key: str) -> Episode:
+        opened.append(key)
+        return plain(self, key)
+
+    monkeypatch.setattr(Store, "episode", counted)
+    monkeypatch.setattr("teleopen.viewer.show.until_interrupted", lambda: None)
+    words = ["browse", str(tmp_path / "store"), "--serve", "--cache", str(tmp_path / "cache"), *asked]
+    assert main(words) == (0 if found else 1)
+    assert opened == [episodes[number].id for number in found]
+
+
 # ---------------------------------------------------------------- on screen
 
 
@@ -324,4 +359,25 @@ def test_cards_show_stills_and_a_link_opens_the_episode_at_what_was_found(
         state = wide.client.get_state()
         assert not [report for view in state.views for report in view.reports]
         assert "top" in {view.name for view in state.views}, "the layout is not ours"
+    assert not [entry for entry in wide.client.get_logs() if "panic" in entry.message.lower()]
+
+
+@pytest.mark.slow
+def test_the_link_of_a_finding_opens_the_very_frame_at_which_it_was_found(
+    wide: Viewer, tmp_path: Path
+) -> None:
+    episode = demonstration(0)
+    steps = episode.streams["observation.state"].values()
+    top = replace(CAMERA, shape=(numbered.HEIGHT, numbered.WIDTH, 3))
+    streams: list[tuple[StreamSpec, Array]] = [(STATE, steps), (top, numbered.frames(0, len(steps)))]
+    counted = episode_of(streams, rate_hz=20, embodiment="panda")
+    with browsing([item(counted)], Cache(tmp_path)) as found:
+        (link,) = [link for link in found.links if link.event.kind == "anomaly.jump"]
+        wide.client.open(link.address)
+
+        def number() -> int | None:
+            views = [view for view in wide.client.get_state().views if view.name == "top"]
+            return numbered.number_on(wide.seen(views[0])) if views else None
+
+        assert waits_for(lambda: number() == 39), number()
     assert not [entry for entry in wide.client.get_logs() if "panic" in entry.message.lower()]

@@ -1,6 +1,7 @@
 """Robots: kinematics against independent libraries, axes that are found, URDFs that are refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,96 @@ def test_degrees_become_radians_and_an_unknown_unit_is_not_guessed() -> None:
     assert placed(arm_episode(PANDA, unit="unknown"), panda) == ()
     (told,) = placed(arm_episode(PANDA, unit="unknown"), panda, unit="deg")
     assert told.state == arm.state
+
+
+def numbered_axes(word: str, first: int = 0, count: int = 7) -> tuple[str, ...]:
+    return tuple(f"{word}{number}" for number in range(first, first + count))
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        numbered_axes("j"),
+        numbered_axes("joint"),
+        numbered_axes("Joint_"),
+        numbered_axes("q", 1),
+        numbered_axes("motor_"),
+        numbered_axes(""),
+    ],
+)
+def test_joints_that_are_only_counted_are_in_the_order_of_the_robot_that_is_named_and_it_is_told(
+    axes: tuple[str, ...],
+) -> None:
+    (arm,) = placed(arm_episode(axes, embodiment="Franka Emika Panda"), robot_named("panda"))
+    assert arm.state is not None
+    assert arm.command is not None
+    assert [(c.joint, c.axis) for c in arm.state.columns] == [(f"panda_joint{i + 1}", i) for i in range(7)]
+    (note,) = arm.notes()
+    assert note.startswith("joint order assumed from the embodiment: observation.state and action as panda_")
+    assert limits([arm]) == {}, "an assumption is no ground for a finding"
+
+
+def test_joints_that_are_named_are_not_assumed() -> None:
+    (arm,) = placed(arm_episode(PANDA), robot_named("panda"))
+    assert arm.notes() == []
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        (numbered_axes("j", count=8), {}),  # a gripper, but which?
+        (numbered_axes("j", count=6), {}),
+        ((*numbered_axes("j", count=6), "gripper"), {}),
+        ((*numbered_axes("j", count=6), "j7"), {}),  # j6 is missing
+        (numbered_axes("j", 2), {}),
+        (tuple(reversed(numbered_axes("j"))), {}),
+        (("x", "y", "z", "qx", "qy", "qz", "qw"), {}),
+        (numbered_axes("j"), {"embodiment": "not a panda"}),
+        (numbered_axes("j"), {"embodiment": "two panda"}),
+        (numbered_axes("j"), {"embodiment": "unknown"}),
+        (numbered_axes("j"), {"unit": "unknown"}),
+        (numbered_axes("motor_"), {"unit": "m"}),
+    ],
+)
+def test_nothing_is_assumed_of_joints_that_do_not_fit_or_of_a_robot_that_is_not_certain(
+    axes: tuple[str, ...], told: dict[str, Any]
+) -> None:
+    assert placed(arm_episode(axes, **told), robot_named("panda")) == ()
+
+
+def test_numbers_without_names_are_joints_only_where_the_stream_says_so() -> None:
+    panda = robot_named("panda")
+    episode = arm_episode(numbered_axes("axis_"), unit="unknown")
+    assert placed(episode, panda, unit="rad") == (), "seven numbers can be the pose of a hand"
+    (arm,) = placed(arm_episode(numbered_axes("joint_"), unit="unknown"), panda, unit="rad")
+    assert arm.notes()
+
+
+def test_a_user_who_names_the_robot_is_certain() -> None:
+    episode = arm_episode(numbered_axes("j"), embodiment="lab 3")
+    assert placed(episode, robot_named("panda")) == ()
+    (arm,) = placed(episode, robot_named("panda"), is_certain=True)
+    assert arm.notes()
+
+
+def test_two_arms_are_never_assumed() -> None:
+    for count in (12, 14):
+        episode = arm_episode(numbered_axes("joint_", count=count), embodiment="aloha")
+        assert placed(episode, robot_named("aloha")) == ()
+
+
+def test_an_action_that_is_not_all_joint_positions_is_not_taken_for_joints() -> None:
+    episode = arm_episode(numbered_axes("j"))
+    action = episode.streams["action"]
+    parts = (
+        ActionPart(start=0, stop=6, space="joint_position", mode="absolute"),
+        ActionPart(start=6, stop=7, space="gripper", mode="absolute"),
+    )
+    spec = replace(action.spec, contract=ActionContract(parts=parts))
+    mixed = replace(episode, streams={**episode.streams, "action": replace(action, spec=spec)})
+    (arm,) = placed(mixed, robot_named("panda"))
+    assert arm.state is not None
+    assert arm.command is None
 
 
 def test_limits_go_with_the_axes_in_the_units_of_the_stream() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -30,8 +31,8 @@ from teleopen.viewer.plan import Camera, RecordOptions
 from teleopen.viewer.process import LOOPBACK
 from teleopen.viewer.record import write
 from teleopen.viewer.screen import is_drawn, is_somewhere
-from teleopen.viewer.shot import At, shot
-from teleopen.viewer.timing import EPISODE_TIME, FRAME
+from teleopen.viewer.shot import shot
+from teleopen.viewer.timing import EPISODE_TIME, FRAME, At
 
 if TYPE_CHECKING:
     from teleopen.viewer.screen import Viewer
@@ -144,15 +145,15 @@ def test_a_picture_of_the_viewer_shows_the_cameras_and_listens_to_this_machine_o
     numbers: dict[str, int | None] = {}
     photographed = shots._photographed
 
-    def watched(viewer: Viewer, moment: Any) -> bytes:
-        picture = photographed(viewer, moment)
+    def watched(viewer: Viewer, scene: Any) -> list[bytes]:
+        pictures = photographed(viewer, scene)
         for one in psutil.Process(viewer.program.process.pid).net_connections():
             heard.add(one.laddr.ip) if one.status == psutil.CONN_LISTEN else None
             connections.add(one.raddr.ip) if one.raddr else None
-        for camera in moment.recorded.cameras:
+        for camera in scene.recorded.cameras:
             numbers[camera.name] = numbered.number_on(viewer.seen(viewer.view(camera)))
         assert not [report for view in viewer.client.get_state().views for report in view.reports]
-        return picture
+        return pictures
 
     monkeypatch.setattr(shots, "_photographed", watched)
     episode = numbered.episode(30)
@@ -215,6 +216,56 @@ def test_a_tiny_episode_is_drawn_and_said_to_be_by_the_command_line(
         assert image.size == (told["width"], told["height"])
         screen = np.asarray(image.convert("RGB"), np.float64).mean(-1)
     assert is_somewhere(screen, numbered.frames(3, 4)[0].astype(float).mean(-1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["out.webp", "out.gif"])
+def test_a_moving_picture_shows_the_frames_from_the_first_to_the_last(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need("native")
+    monkeypatch.setattr(screens, "NOTES", 0.0)
+    taken: list[tuple[int | None, Any]] = []
+    picture = screens.Viewer.picture
+
+    def watched(viewer: Viewer) -> bytes:
+        found = picture(viewer)
+        (view,) = [view for view in viewer.client.get_state().views if view.name == "top"]
+        with Image.open(io.BytesIO(found)) as image:
+            taken.append((numbered.number_on(viewer.seen(view)), levels(image)))
+        return found
+
+    monkeypatch.setattr(screens.Viewer, "picture", watched)
+    store = create_store(tmp_path / "store")
+    store.write([numbered.episode(70)], WriteOptions(profile="train"))
+    file = tmp_path / name
+    words = ["shot", f"{tmp_path}/store#0", str(file), "--frames", "4", "--backend", "native", "--json"]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["frames"], told["seconds"], told["width"]) == ([0, 23, 46, 69], 1.0, 800)
+    assert [number for number, _ in taken] == told["frames"]
+    with Image.open(file) as image:
+        assert image.size == (told["width"], told["height"])
+        assert getattr(image, "n_frames", 1) == 4
+        for at in range(4):
+            image.seek(at)
+            away = [np.abs(levels(image) - other).mean() for _, other in taken]
+            assert np.argmin(away) == at
+            assert away[at] < min(away[:at] + away[at + 1 :]) / 2
+
+
+def levels(image: Image.Image) -> Any:
+    """Return a picture of any size as a small one in grey: (90, 160)."""
+    return np.asarray(image.convert("L").resize((160, 90), Image.Resampling.BOX), np.float64)
+
+
+def test_a_picture_is_still_or_moves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create_store(tmp_path / "store").write([numbered.episode(6)], WriteOptions(profile="archive"))
+    place = f"{tmp_path}/store#0"
+    assert main(["shot", place, str(tmp_path / "out.gif"), "--at", "3"]) == 2
+    assert main(["shot", place, str(tmp_path / "out.png"), "--frames", "3"]) == 2
+    assert ".webp or .gif" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out.*"))
 
 
 def test_a_frame_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
