@@ -113,14 +113,14 @@ def decoded(
 
 
 def _decode_fast(data: bytes, out: NDArray[np.uint8], order: ChannelOrder) -> bool:
-    """Decode with simplejpeg; False if it is absent, or finds the least fault with the picture."""
+    """Decode with simplejpeg; False if it finds the least fault with the picture."""
+    from simplejpeg import decode_jpeg
+
     colours = "GRAY" if out.shape[2] == 1 else "BGR" if order == "opencv" else "RGB"
     try:
-        from simplejpeg import decode_jpeg
-
         # Into an array of the size that was judged: it refuses a picture that is larger.
         return bool(decode_jpeg(data, colours, buffer=out).shape == out.shape)
-    except (ImportError, ValueError):
+    except ValueError:
         return False
 
 

@@ -173,6 +173,8 @@ def test_a_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:
     raw[2_000] ^= 1
     path.write_bytes(raw)
     assert "CRC" in refusal(path).why
+    with pytest.raises(FormatError, match="CRC"):
+        list(rows(path, arrays_of(path)["x"], 500, 1000, 100))
 
 
 def test_other_compressions_and_doubled_names_are_refused(tmp_path: Path) -> None:
