@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from itertools import product
 from typing import Any, Literal
 
@@ -68,16 +67,6 @@ def test_pixels_go_where_they_are_wanted() -> None:
     np.testing.assert_array_equal(block[1], of_pillow(data))
     assert not block[0].any()
     assert not block[2].any()
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_without_simplejpeg_pillow_decodes(
-    order: Literal["opencv", "standard"], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = encoded(picture(40, 56, 3))
-    with_it = decoded(data, picture_of(data), order)
-    monkeypatch.setitem(sys.modules, "simplejpeg", None)
-    np.testing.assert_array_equal(decoded(data, picture_of(data), order), with_it)
 
 
 def test_a_decoder_that_sees_a_larger_picture_writes_nothing_behind_its_own() -> None:
