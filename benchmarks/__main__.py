@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,49 +38,51 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, no figures to quote")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}; needs a full run")
+    parser.add_argument("--save", action="store_true", help=f"put these tables into {RESULTS.name}")
     told = parser.parse_args()
     if unknown := set(told.tables) - set(TABLES):
         parser.error(f"no such table: {', '.join(sorted(unknown))}")
-    if told.save and (told.quick or told.tables):
-        parser.error("--save keeps a full run: neither --quick nor a choice of tables")
+    if told.save and told.quick:
+        parser.error("--save keeps figures that can be quoted, and those of --quick cannot")
     run(told.tables or TABLES, quick=told.quick, as_json=told.json, save=told.save)
 
 
 def run(names: tuple[str, ...] | list[str], *, quick: bool, as_json: bool, save: bool) -> None:
     """Measure and tell."""
     about = conditions()
-    about["load"] = {"before": load_average()}
     if not as_json:
-        print(_heading(about, quick=quick), flush=True)
+        print(_circumstances(about, quick=quick), flush=True)
     tables = []
     with TemporaryDirectory(prefix="benchmarks-") as folder:
         bench = Bench(Path(folder), quick)
         for name in names:
+            before = load_average()
             found: Table = importlib.import_module(f".{name}", __package__).table(bench)
+            found.load = f"{before} before, {load_average()} after"
             tables.append(found)
             if not as_json:
                 print(f"\n{found.text()}", flush=True)
-    about["load"]["after"] = load_average()
+            if save:
+                keep(name, f"{found.text()}\n\n{_circumstances(about, quick=False)}")
     if as_json:
         print(json.dumps({**about, "quick": quick, "tables": [t.document() for t in tables]}, indent=1))
-    else:
-        print(f"\nLoad average afterwards: {about['load']['after']}")
-    if save:
-        text = [_heading(about, quick=quick), *(table.text() for table in tables)]
-        text.append(f"Load average afterwards: {about['load']['after']}")
-        RESULTS.write_text("\n\n".join(text) + "\n")
 
 
-def _heading(about: dict[str, Any], *, quick: bool) -> str:
+def keep(name: str, text: str) -> None:
+    """Put a table in the place of its last figures."""
+    head, *sections = re.split(r"^<!-- (\w+) -->\n", RESULTS.read_text(), flags=re.MULTILINE)
+    kept = dict(zip(sections[::2], sections[1::2], strict=True)) | {name: f"{text}\n\n"}
+    told = (f"<!-- {name} -->\n{kept[name].strip()}\n" for name in TABLES if name in kept)
+    RESULTS.write_text("\n".join([head.strip() + "\n", *told]))
+
+
+def _circumstances(about: dict[str, Any], *, quick: bool) -> str:
+    """Return what figures depend on besides the code."""
     versions = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
     lines = [
-        "# Benchmarks" + (" (quick: fewer rounds, no figures to quote)" if quick else ""),
-        "",
-        f"{about['date']}, {about['cores']} × {about['cpu']}, {about['system']}, Python {about['python']}.",
+        *(["Quick: fewer rounds, no figures to quote."] if quick else []),
+        f"{about['date']}, {about['cores']} × {about['cpu']}, {about['system']}, Python {about['python']};",
         f"{versions}.",
-        f"Load average before: {about['load']['before']} (of the machine, others' jobs included).",
-        "Written by `python -m benchmarks`; docs/benchmarks.md says how to read it.",
     ]
     return "\n".join(lines)
 

@@ -63,23 +63,31 @@ class Row:
 
 @dataclass(slots=True)
 class Table:
-    """Comparisons of one kind, what a reader must know of them, and what is missing."""
+    """Comparisons of one kind, what a reader must know of them, what is missing, how busy the machine was."""
 
     title: str
     notes: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    load: str = ""
 
     def text(self) -> str:
         """Return the table as Markdown whose columns are aligned."""
         lines = [f"## {self.title}", "", *self.notes]
         lines += [f"absent: {peer}; its rows are left out" for peer in self.absent]
+        lines += [f"Load average (others' jobs included): {self.load}."] if self.load else []
         return "\n".join([*lines, "", *_aligned([_HEADINGS, *(row.cells() for row in self.rows)])])
 
     def document(self) -> dict[str, Any]:
         """Return the table as JSON."""
         rows = [{**asdict(row), "aim": str(row.aim or ""), "reached": row.reached} for row in self.rows]
-        return {"title": self.title, "notes": self.notes, "absent": self.absent, "rows": rows}
+        return {
+            "title": self.title,
+            "notes": self.notes,
+            "absent": self.absent,
+            "load": self.load,
+            "rows": rows,
+        }
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
