@@ -29,7 +29,9 @@ _TOP_LEVEL = (
 """Last labels that make a dotted name a host: the common top-level domains, but for those that are
 endings of source files (.py, .md, .sh, .rs, .cc), and those of private networks (RFC 6762, appendix G)."""
 
-_ENDS_LIKE_A_HOST = re.compile(r"\.(?:com|org|net|edu|gov|local|lan|internal|intranet|corp|localdomain)\Z")
+_ENDS_LIKE_A_HOST = re.compile(
+    r"\.(?:com|org|net|edu|gov|local|lan|internal|intranet|corp|localdomain)\Z", re.IGNORECASE
+)
 _IS_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}")
 _IS_PRIVATE_HOST = re.compile(
     r"\.(?:local|lan|internal|intranet|corp|home|localdomain|localhost|private|invalid|test)\Z|^intranet\.",
@@ -234,7 +236,8 @@ def _is_place(told: str, inner: Keep, within: bool) -> bool:  # noqa: FBT001
 
 
 def _is_no_host(told: str, inner: Keep, _within: bool) -> bool:  # noqa: FBT001
-    stream = told.startswith(("observation.", "action.")) or told in inner
+    known = told in inner and not _ENDS_LIKE_A_HOST.search(told)
+    stream = known or told.startswith(("observation.", "action."))
     return stream or _IS_PUBLIC_HOST.fullmatch(told) is not None
 
 

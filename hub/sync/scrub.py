@@ -30,7 +30,7 @@ from ...schemas import (
 from ...schemas.validate import contradictions
 from .redact import GONE, Redactor
 
-VERSION = 2
+VERSION = 3
 """Raised with every change to what comes out, since results are kept between runs."""
 
 ATTRIBUTES = frozenset(

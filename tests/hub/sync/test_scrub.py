@@ -103,6 +103,15 @@ def test_whatever_text_holds_what_must_not_leave_it_does_not_leave(
     assert_clean(document)
 
 
+def test_a_host_does_not_leave_as_the_name_of_a_field() -> None:
+    fates = [
+        {"field": f"{name}", "fate": "dropped", "to": [], "how": "x"}
+        for name in ("joint.id", "gpu17.Lab.EDU")
+    ]
+    told = scrub({"provenance": {"ledger": fates}, "streams": {}, "clocks": {}}, NAMES).document
+    assert [fate["field"] for fate in told["provenance"]["ledger"]] == ["joint.id", "[host]"]
+
+
 @settings(max_examples=60)
 @given(headers(), st.data())
 def test_whatever_member_has_a_name_that_must_not_leave_it_does_not_leave(
