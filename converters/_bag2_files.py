@@ -46,6 +46,7 @@ _MAX_TIME = 1 << 62
 _RUN_BYTES = 4 << 20
 _RUN_ROWS = 4_096
 _MAX_TOPICS = 100_000
+_PRAGMAS = ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON", "mmap_size = 0")
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: MAX_CHUNK,
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 1 << 20,
@@ -106,10 +107,19 @@ class Db3File:
             )
         uri = f"file:{quote(str(self._path.resolve()))}?mode=ro&immutable=1"
         database = sqlite3.connect(uri, uri=True, check_same_thread=False)
-        for limit, most in _LIMITS.items():
-            database.setlimit(limit, most)
-        for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON", "mmap_size = 0"):
-            database.execute(f"PRAGMA {pragma}")
+        try:
+            for limit, most in _LIMITS.items():
+                database.setlimit(limit, most)
+            for pragma in (
+                "trusted_schema = OFF",
+                "cell_size_check = ON",
+                "query_only = ON",
+                "mmap_size = 0",
+            ):
+                database.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            database.close()
+            raise
         return database
 
     def _judge(self, database: sqlite3.Connection) -> None:

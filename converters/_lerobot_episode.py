@@ -162,7 +162,7 @@ class _Builder:
                 raise FormatError(str(self.data), where, why)
         used = list(dict.fromkeys(int(numbers[start]) for start, _ in spans))
         told = self.row.get("tasks")
-        if isinstance(told, list) and set(told) != {tasks[i] for i in used}:
+        if isinstance(told, list) and {*map(str, told)} != {tasks[i] for i in used}:
             self.draft.warn("the tasks in meta/episodes are not those of the rows; the rows' were taken")
         if self.dataset.by_row and list(tasks) != list(range(len(tasks))):
             self.draft.warn(

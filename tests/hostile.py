@@ -15,6 +15,7 @@ import sqlite3
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def _long_record(file: Path, _secret: Path) -> None:
 
 
 def _a_program(file: Path, _secret: Path) -> None:
-    with sqlite3.connect(file) as base:
+    with closing(sqlite3.connect(file)) as base:
         base.executescript("DROP TABLE messages; CREATE VIEW messages AS SELECT 1 AS id;")
 
 

@@ -175,7 +175,9 @@ class MirrorTarget:
     def _check_free(self, storage: Storage) -> None:
         """Refuse a place that holds something else: above all a private store."""
         there = storage.exists("zarr.json")
-        if there or (storage.can_list and any(not key.startswith(".") for key in storage.keys(""))):
+        there = there or (storage.can_list and any(not key.startswith(".") for key in storage.keys("")))
+        # Another publisher may have begun between the two looks.
+        if there and read_or_none(storage, MARK) is None:
             why = "holds something that was not published there; give an empty place"
             raise StoreError(self.url, why)
 

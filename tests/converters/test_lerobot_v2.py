@@ -80,6 +80,12 @@ def test_lines_may_be_in_any_order_and_episodes_come_by_index(root: Path) -> Non
     assert [e.id for e in read(root)] == told
 
 
+def test_tasks_of_an_episode_that_are_no_texts_are_a_warning_and_no_crash(root: Path) -> None:
+    lines(EPISODES, 0, tasks=[["pick"], 3])(root)
+    first = read(root)[0]
+    assert any("those of the rows" in warning for warning in first.provenance.warnings)
+
+
 def test_only_some_episodes_are_read(root: Path) -> None:
     root.joinpath(data_path(1)).unlink()
     assert [e.provenance.selector for e in read(root, only=(2, 0))] == ["episode_index=0", "episode_index=2"]

@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 import pytest
 from teleopen.hub import disk, open_store
-from teleopen.hub.storage import open_storage
+from teleopen.hub.storage import Storage, open_storage
 from teleopen.hub.sync import mirror_target
 from teleopen.hub.sync.audit import audit
 from teleopen.hub.sync.generation import HEAD, REVOCATIONS, list_key, read_list
@@ -336,6 +336,24 @@ def test_what_others_have_replaced_before_it_was_checked_is_theirs_to_check(
     assert worlds[0].publish(mine).changed
     assert episodes(any_url) == sorted(e for world in worlds for e in world.public)
     assert audit(MirrorTarget(any_url), full=True, now=LATER).findings == ()
+
+
+def test_a_place_where_another_publisher_begins_this_moment_is_no_foreign_one(
+    any_url: str, ram_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (make_world(ram_path / name, opened=1, closed=1) for name in "ab")
+    second.add(tiny(7))
+    mine = MirrorTarget(any_url)
+    check, waiting = mine._check_free, [second]
+
+    def late(storage: Storage) -> None:
+        while waiting:
+            waiting.pop().publish(MirrorTarget(any_url))
+        check(storage)
+
+    monkeypatch.setattr(mine, "_check_free", late)
+    first.publish(mine)
+    assert episodes(any_url) == sorted({*first.public, *second.public})
 
 
 # ---------------------------------------------------------------- faults of the place
