@@ -54,7 +54,7 @@ def view(args: argparse.Namespace) -> int:
         elif args.web:
             show.web([path], _tell, port=args.port)
         elif not args.save:
-            show.window([path], None if args.at is None else partial(_go, args.at))
+            show.window([path], None if at is None else partial(_go, at))
     return 0
 
 
@@ -70,15 +70,15 @@ def _at(args: argparse.Namespace) -> At | None:
     return At(frame=args.at) if isinstance(args.at, int) else At(seconds=args.at)
 
 
-def _go(at: float, port: int) -> None:
+def _go(at: At, port: int) -> None:
     """Bring the viewer that listens on a port to a frame or a time of the episode."""
     from ..viewer.rerun import connected
     from ..viewer.timing import EPISODE_TIME, FRAME
 
-    if isinstance(at, int):
-        connected(port).set_time(FRAME, sequence=at, play_state="paused")
-    else:
-        connected(port).set_time(EPISODE_TIME, duration=at, play_state="paused")
+    if at.frame is not None:
+        connected(port).set_time(FRAME, sequence=at.frame, play_state="paused")
+    elif at.seconds is not None:
+        connected(port).set_time(EPISODE_TIME, duration=at.seconds, play_state="paused")
 
 
 def shot(args: argparse.Namespace) -> int:

@@ -56,7 +56,7 @@ def connect(endpoint: str | None, token: str | None) -> Any:
     return api
 
 
-def library() -> Any:
+def utilities() -> Any:
     """Return the client's tools; it does not mark what it exports, so checkers of types do not find them."""
     import huggingface_hub.utils
 
@@ -78,7 +78,7 @@ def _set_up() -> None:
         made.event_hooks["request"].append(limit)
         return made
 
-    library().disable_progress_bars()
+    utilities().disable_progress_bars()
     set_client_factory(client)
 
 

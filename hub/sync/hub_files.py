@@ -192,7 +192,7 @@ class Reader:
             return b""
         from huggingface_hub import hf_hub_url
 
-        client = hub_client.library()
+        client = hub_client.utilities()
         url = hf_hub_url(
             self.repository, path, repo_type=REPO_TYPE, revision=commit, endpoint=self.api.endpoint
         )

@@ -24,6 +24,26 @@ from teleopen.schemas import (
 from tests.strategies import headers, json_values
 from tools.schemas import FOLDER, documents
 
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    0.0,
+    1.0,
+    1.5,
+    -1,
+    1e300,
+    "",
+    "x",
+    "a/b",
+    [],
+    ["x"],
+    {},
+    {"x": 1},
+)
+"""Values of every kind, for places where most of them do not belong."""
 GOLDEN = Path(__file__).parent / "golden" / "episode-1.json"
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -57,6 +77,21 @@ def places(document: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [place for key, value in items for place in [(*at, key), *places(value, (*at, key))]]
 
 
+def inner(document: Any, place: tuple[Any, ...]) -> Any:
+    """Return what lies at a place."""
+    for key in place:
+        document = document[key]
+    return document
+
+
+def is_accepted(document: Any) -> bool:
+    try:
+        from_document(Episode, document)
+    except SchemaError:
+        return False
+    return True
+
+
 @quick
 @given(headers(), json_values, st.data())
 def test_schema_and_validator_agree_on_a_spoilt_document(
@@ -64,56 +99,22 @@ def test_schema_and_validator_agree_on_a_spoilt_document(
 ) -> None:
     document = json.loads(canonical(to_document(episode)))
     place = data.draw(st.sampled_from([p for p in places(document) if p[0] != "rights"]))
-    target = document
-    for key in place[:-1]:
-        target = target[key]
+    target = inner(document, place[:-1])
     if data.draw(st.booleans()) and isinstance(target, dict):
         del target[place[-1]]
     else:
         target[place[-1]] = value
-    try:
-        from_document(Episode, document)
-        accepted = True
-    except SchemaError:
-        accepted = False
-    assert accepted == VALIDATOR.is_valid(document), place
+    assert is_accepted(document) == VALIDATOR.is_valid(document), place
 
 
 def test_schema_and_validator_agree_on_each_place_of_a_document() -> None:
-    values: tuple[Any, ...] = (
-        None,
-        True,
-        False,
-        0,
-        1,
-        0.0,
-        1.0,
-        1.5,
-        -1,
-        1e300,
-        "",
-        "x",
-        "a/b",
-        [],
-        ["x"],
-        {},
-        {"x": 1},
-    )
     text = GOLDEN.read_bytes()
     differ = []
     for place in places(json.loads(text)):
-        for value in values if place[0] != "rights" else ():
+        for value in ODD if place[0] != "rights" else ():
             document = json.loads(text)
-            target = document
-            for key in place[:-1]:
-                target = target[key]
-            target[place[-1]] = value
-            try:
-                from_document(Episode, document)
-                accepted = True
-            except SchemaError:
-                accepted = False
-            if accepted != VALIDATOR.is_valid(document):
+            inner(document, place[:-1])[place[-1]] = value
+            if is_accepted(document) != VALIDATOR.is_valid(document):
                 differ.append((place, value))
     assert differ == []
 
