@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...schemas import DamageError
+from .memory import MEMORY, Allocator
 from .order import Blocks, Order
 from .progress import Progress
 from .read import Fetched
@@ -117,6 +118,8 @@ class Loader:
         Leave out windows whose chunks are damaged, and count them in `skipped`, instead of raising.
     epoch
         The epoch that is being drawn.
+    memory
+        Where pictures are put.
     """
 
     schedule: Schedule
@@ -125,15 +128,16 @@ class Loader:
     epoch: int = 0
     progress: Progress = field(default_factory=Progress)
     skipped: Skipped = field(default_factory=Skipped)
+    memory: Allocator = MEMORY
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
         return len(self.schedule)
 
-    def within(self, windows: Windows, *, threads: int) -> Loader:
+    def within(self, windows: Windows, *, threads: int, memory: Allocator = MEMORY) -> Loader:
         """Return a loader that is where this one is, for another process."""
         schedule = replace(self.schedule, windows=windows)
-        return Loader(schedule, threads, self.skip_damage, self.epoch, self.progress)
+        return Loader(schedule, threads, self.skip_damage, self.epoch, self.progress, memory=memory)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the loader is, as plain numbers: any number of workers can go on from there."""
@@ -220,7 +224,7 @@ class Loader:
 
     def _read(self, plan: Plan, fetched: Fetched | None = None) -> Batch:
         try:
-            return plan.read(fetched or plan.fetch())
+            return plan.read(fetched or plan.fetch(), memory=self.memory)
         except DamageError:
             if not self.skip_damage:
                 raise

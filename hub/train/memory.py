@@ -6,13 +6,22 @@ import math
 import weakref
 from collections import deque
 from contextlib import suppress
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...schemas import Array
 
-_LEAST_BYTES = 1 << 20
+LEAST_BYTES = 1 << 20
+"""Of an array whose memory is worth keeping: the system does not take smaller blocks back at once."""
+
+
+class Allocator(Protocol):
+    """Where the arrays of batches get their memory."""
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return an array of any content."""
 
 
 class Memory:
@@ -35,7 +44,7 @@ class Memory:
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """Return an array of any content, whose memory is used again when neither it nor a view is left."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        if size < _LEAST_BYTES:
+        if size < LEAST_BYTES:
             return np.empty(shape, dtype)
         block = self._taken(size)
         # Over a memoryview: of an array over an array, views would hold the lower one only.
@@ -57,3 +66,7 @@ class Memory:
         with suppress(IndexError):
             while sum(spare.nbytes for spare in tuple(self._spare)) > self._most:
                 self._spare.popleft()
+
+
+MEMORY = Memory(256 << 20)
+"""Of this process's batches."""

@@ -1,27 +1,73 @@
 """PyTorch datasets over windows: one to index, and one that gives whole batches and resumes exactly.
 
 In a `DataLoader`'s workers each decodes its own batches with one thread; fork, forkserver and spawn all work.
+Where the system can, pictures of a worker are not sent: its parent sees them where they lie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from ...schemas import Array
 from .loader import Loader
+from .memory import LEAST_BYTES, MEMORY
 from .progress import Progress
+from .shared import IS_AVAILABLE, SharedMemory
 from .windows import Batch, Windows
 
 Tensors = dict[str, torch.Tensor]
+
+_SHARED_BYTES = 512 << 20
+"""Of a worker's batches that wait, are used or are being made."""
 
 
 def tensors(batch: Batch) -> Tensors:
     """Return the arrays of a batch as tensors that share their memory."""
     return {name: torch.from_numpy(np.asarray(values)) for name, values in batch.items()}
+
+
+class _Batch(dict[str, torch.Tensor]):
+    """A worker's batch. What arrives at the other end of a queue is a dict of tensors."""
+
+    def __init__(self, batch: Tensors, memory: SharedMemory) -> None:
+        super().__init__(batch)
+        self._memory = memory
+
+    def __copy__(self) -> _Batch:
+        """Return another dict of the same tensors."""
+        return _Batch(self, self._memory)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, ({name: self._sent(values) for name, values in self.items()},)
+
+    def _sent(self, values: Any) -> Any:
+        """Return what stands for a tensor: where it lies, its content if that is little, or itself."""
+        if type(values) is not torch.Tensor or values.device.type != "cpu" or values.requires_grad:
+            return values
+        array = values.numpy()
+        if where := self._memory.handed(array):
+            return _Sent(where)
+        return _Sent(partial(np.asarray, array)) if array.nbytes < LEAST_BYTES else values
+
+
+class _Sent(NamedTuple):
+    """A tensor on its way."""
+
+    array: Callable[[], Array]
+
+
+def _arrived(sent: Mapping[str, Any]) -> Tensors:
+    """Return the tensors of a worker's batch, in the process that it was sent to."""
+    return {
+        name: torch.from_numpy(values.array()) if isinstance(values, _Sent) else values
+        for name, values in sent.items()
+    }
 
 
 def _here(windows: Windows) -> Windows:
@@ -66,14 +112,22 @@ class TorchBatches(IterableDataset[Tensors]):
 
     def __init__(self, loader: Loader) -> None:
         self.loader, self._mine = loader, set[int]()
+        self._shared: SharedMemory | None = None
 
     def __iter__(self) -> Iterator[Tensors]:
         """Yield this worker's batches of the epoch that are left."""
         info = get_worker_info()
-        loader, part, parts = self.loader, 0, 1
-        if info is not None:
-            part, parts = info.id, info.num_workers
-            loader = loader.within(_here(loader.schedule.windows), threads=0)
+        if info is None:
+            yield from self._part(self.loader, 0, 1)
+            return
+        if IS_AVAILABLE and self._shared is None:
+            self._shared = SharedMemory(_SHARED_BYTES)
+        memory = self._shared or MEMORY
+        loader = self.loader.within(_here(self.loader.schedule.windows), threads=0, memory=memory)
+        for batch in self._part(loader, info.id, info.num_workers):
+            yield _Batch(batch, self._shared) if self._shared else batch
+
+    def _part(self, loader: Loader, part: int, parts: int) -> Iterator[Tensors]:
         for number, batch in loader.part(part, parts):
             if number not in self._mine:
                 self._mine.add(number)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...schemas import Array, NotFoundError, StreamSpec
 from ..decode import Form
 from .align import between, chosen
-from .memory import Memory
+from .memory import MEMORY, Allocator
 from .order import Indices, Order, Permuted, Sequential, Space
 from .read import Fetched, Job, Rows, fetch
 from .shelf import Place, Places, Segment, Shelf
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .loader import Loader
 
 Batch = dict[str, Array]
-
-_memory = Memory(256 << 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -418,8 +416,8 @@ class Plan:
         stop = min(int(picked.index.max()) + 1 + (picked.part is not None), length)
         return segment.arrays[name], start + int(picked.index.min()), start + stop
 
-    def read(self, fetched: Fetched, pool: Executor | None = None) -> Batch:
-        """Decode what was fetched, read the rest, and return the batch."""
+    def read(self, fetched: Fetched, pool: Executor | None = None, memory: Allocator = MEMORY) -> Batch:
+        """Decode what was fetched, read the rest, and return the batch, its pictures in ``memory``."""
         batch: Batch = {
             "episode": np.array([row.episode for row in self.rows], np.int64),
             "step": np.array([row.anchor for row in self.rows], np.int64),
@@ -432,14 +430,15 @@ class Plan:
                 batch[name] = self._low_dim(name, want, spec, fetched)
             else:
                 shape = form.shape if form else spec.shape
-                out = _memory.empty((len(self.rows) * want.count, *shape), spec.np_dtype)
+                own = memory if form is None or want.dtype == "uint8" else MEMORY
+                out = own.empty((len(self.rows) * want.count, *shape), spec.np_dtype)
                 work += [(job, out) for job in self.jobs[name]]
                 batch[name] = out.reshape(len(self.rows), want.count, *shape)
             batch[f"{name}.pad"] = np.stack([row.picked[name].pad for row in self.rows])
         fetched.decode(work, pool)
         for name, want in self.windows.wants.items():
             if self.forms[name][0].kind == "video":
-                batch[name] = _finished(batch[name], want)
+                batch[name] = _finished(batch[name], want, memory)
         return batch
 
     def _low_dim(self, name: str, want: Want, spec: StreamSpec, fetched: Fetched) -> Array:
@@ -457,10 +456,10 @@ class Plan:
         return out
 
 
-def _finished(pictures: Array, want: Want) -> Array:
+def _finished(pictures: Array, want: Want, memory: Allocator) -> Array:
     """Return pictures (B, K, *shape) in the type and the layout that are wanted."""
     if want.dtype == "float32":
-        whole = _memory.empty(pictures.shape, np.float32)
+        whole = memory.empty(pictures.shape, np.float32)
         pictures = np.multiply(pictures, np.float32(1 / 255), out=whole)
     # Channels first is another way to look at the same memory, which most models prefer so.
     return pictures.transpose(0, 1, 4, 2, 3) if want.layout == "chw" else pictures

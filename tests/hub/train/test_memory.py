@@ -82,7 +82,7 @@ def test_threads_do_not_get_the_same_memory() -> None:
 def test_batches_that_are_kept_stay_as_they_are(
     dtype: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_LEAST_BYTES", 1)
+    monkeypatch.setattr(memory, "LEAST_BYTES", 1)
     store = create_store(tmp_path / "store")
     store.write([make(seed=1, steps=24)], WriteOptions(profile="lossless"))
     camera = "observation.images.top"

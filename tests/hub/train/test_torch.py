@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from teleopen.hub import WriteOptions, create_store
 from teleopen.hub.train import Blocks, Order, Permuted, Windows, open_dataset
+from teleopen.hub.train.shared import IS_AVAILABLE
 
 from tests.episodes import make
 from tests.measure import in_fresh_process
@@ -56,6 +57,44 @@ def _share(windows: Windows, context: str) -> None:
     by_number = {int(b["batch"]): b for b in batches}
     for number, batch in enumerate(windows.loader(8, Blocks(4, 4), threads=0)):
         np.testing.assert_array_equal(by_number[number][CAMERA].numpy(), batch[CAMERA])
+
+
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_pictures_of_workers_are_seen_where_they_lie(windows: Windows, context: str) -> None:
+    in_fresh_process(_see, windows, context)
+
+
+def _see(windows: Windows, context: str) -> None:
+    copied: list[str] = []
+    kept = []
+    batches = _Flipped(windows.loader(64, Permuted(3)))
+    for batch in torch.utils.data.DataLoader(
+        batches, batch_size=None, num_workers=2, multiprocessing_context=context
+    ):
+        assert type(batch) is dict
+        copied += [name for name, values in batch.items() if values.is_shared()]
+        kept.append(batch)
+    pictures = [] if IS_AVAILABLE else [CAMERA]
+    assert set(copied) == {"flipped", *pictures}, "PyTorch copied what it need not, or not what it must"
+    by_number = {int(b["batch"]): b for b in kept}
+    for number, batch in enumerate(windows.loader(64, Permuted(3), threads=0)):
+        for name, values in batch.items():
+            np.testing.assert_array_equal(by_number[number][name].numpy(), values)
+        np.testing.assert_array_equal(by_number[number]["flipped"].numpy(), batch[CAMERA][:, ::-1])
+
+
+class _Flipped(torch.utils.data.IterableDataset):  # type: ignore[misc,name-defined]
+    """A dataset around ours that adds a tensor of its own, in the worker."""
+
+    def __init__(self, loader: Any) -> None:
+        from teleopen.hub.train.torch import TorchBatches
+
+        self.inner = TorchBatches(loader)
+
+    def __iter__(self) -> Any:
+        for batch in self.inner:
+            batch["flipped"] = batch[CAMERA].flip(1)
+            yield batch
 
 
 @pytest.mark.parametrize("order", [Permuted(3), Blocks(4, 4, 3)])
