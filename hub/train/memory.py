@@ -34,7 +34,7 @@ class Memory:
     Parameters
     ----------
     most
-        Bytes that are kept, beside those in use.
+        Bytes that are kept, beside those in use; more where two arrays of the largest size do not go into it.
     """
 
     def __init__(self, most: int) -> None:
@@ -46,6 +46,7 @@ class Memory:
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size < LEAST_BYTES:
             return np.empty(shape, dtype)
+        self._most = max(self._most, 2 * size)
         block = self._taken(size)
         # Over a memoryview: of an array over an array, views would hold the lower one only.
         whole = np.frombuffer(block.data, np.uint8)
