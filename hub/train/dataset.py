@@ -108,18 +108,16 @@ class Dataset:
         if rate_hz is not None and not 0 < rate_hz < 1e6:
             raise WindowError(f"rate_hz is {rate_hz}")
         specs = self.shelf.open(self.places[0].segment).specs
-        for name, want in asked.items():
-            if name not in specs:
-                raise NotFoundError(f"there is no stream {name!r}; there are {', '.join(sorted(specs))}")
-            if want.align in {"linear", "slerp"} and specs[name].np_dtype.kind != "f":
-                raise WindowError(f"{name}: {want.align} is for streams of real numbers")
-            if want.align == "slerp" and specs[name].shape[-1:] != (4,):
-                raise WindowError(f"{name}: slerp is for quaternions, and this is {specs[name].shape}")
+        sources = [(stream, want) for name, want in asked.items() for stream in want.sources(name)]
+        for stream, want in sources:
+            if stream not in specs:
+                raise NotFoundError(f"there is no stream {stream!r}; there are {', '.join(sorted(specs))}")
+            _check(specs[stream], want)
         return Windows(
             self.shelf,
             self.places,
             asked,
-            clock or specs[next(iter(asked))].clock,
+            clock or specs[sources[0][0]].clock,
             rate_hz,
             self._shares(),
             self._levels(asked, specs),
@@ -133,7 +131,7 @@ class Dataset:
         small = {
             name: want.size
             for name, want in wants.items()
-            if want.size is not None and want.crop is None and specs[name].kind == "video"
+            if want.size is not None and want.crop is None and name in specs and specs[name].kind == "video"
         }
         for number, store in enumerate(self.shelf.stores if small else ()):
             opened: dict[tuple[int, int], Level] = {}
@@ -187,6 +185,16 @@ class Dataset:
         weights = np.array([self.weights[number] for number in range(len(self.shelf.stores))], np.float64)
         found: NDArray[np.float64] = weights[self.places.stores]
         return found
+
+
+def _check(spec: StreamSpec, want: Want) -> None:
+    """Refuse what cannot be made of a stream."""
+    if want.streams and spec.kind != "low_dim":
+        raise WindowError(f"{spec.name}: only low-dimensional streams are put side by side")
+    if want.align in {"linear", "slerp"} and spec.np_dtype.kind != "f":
+        raise WindowError(f"{spec.name}: {want.align} is for streams of real numbers")
+    if want.align == "slerp" and spec.shape[-1:] != (4,):
+        raise WindowError(f"{spec.name}: slerp is for quaternions, and this is {spec.shape}")
 
 
 def open_dataset(

@@ -15,7 +15,8 @@ import numpy as np
 
 from ...schemas import MissingExtraError
 from .loader import Loader
-from .windows import Batch, Windows
+from .plan import Batch
+from .windows import Windows
 
 
 def _need(name: str, package: str) -> ModuleType:

@@ -15,10 +15,11 @@ import numpy as np
 from ...schemas import DamageError
 from .memory import MEMORY, Allocator
 from .order import Blocks, Order
+from .plan import Batch, Plan
 from .progress import Progress
 from .read import Fetched
 from .wants import WindowError
-from .windows import Batch, Plan, Windows
+from .windows import Windows
 
 _MOST_AHEAD = 64
 _SPARE = 2.0

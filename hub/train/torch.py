@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from ...schemas import Array
 from .loader import Loader
 from .memory import LEAST_BYTES, MEMORY
+from .plan import Batch
 from .progress import Progress
 from .shared import IS_AVAILABLE, SharedMemory
-from .windows import Batch, Windows
+from .windows import Windows
 
 Tensors = dict[str, torch.Tensor]
 

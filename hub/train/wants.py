@@ -19,7 +19,7 @@ class WindowError(TeleopenError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """What is wanted of one stream.
+    """What is wanted of one stream, or of several as one.
 
     Attributes
     ----------
@@ -44,6 +44,9 @@ class Want:
         above U beside V, of the shape (H * 3 / 2, W).
     dtype
         ``uint8``, or ``float32`` from 0 to 1, for pictures. Everything else keeps its own.
+    streams
+        Low-dimensional streams whose samples are put side by side, flattened, in this order and in the dtype
+        that NumPy promotes theirs to; each on its own clock. Empty: the one stream of the given name.
     """
 
     steps: tuple[int, ...] = ()
@@ -54,6 +57,7 @@ class Want:
     crop: tuple[int, int, int, int] | None = None
     layout: Literal["chw", "hwc", "yuv420"] = "chw"
     dtype: Literal["uint8", "float32"] = "uint8"
+    streams: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.steps) == bool(self.seconds):
@@ -65,6 +69,10 @@ class Want:
     def count(self) -> int:
         """Samples in a window."""
         return len(self.steps or self.seconds)
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Return the streams that are read for what is asked for as ``name``."""
+        return self.streams or (name,)
 
 
 def wants_of(asked: Mapping[str, Offsets | Want]) -> dict[str, Want]:

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...schemas import Array, NotFoundError, StreamSpec
-from ..decode import Form
-from .align import between, chosen
-from .memory import MEMORY, Allocator
+from ...schemas import NotFoundError
+from .align import chosen
 from .order import Indices, Order, Permuted, Sequential, Space
-from .read import Fetched, Job, Rows, fetch
+from .plan import Batch, Picked, Plan, Row, Source
+from .read import Fetched, Rows, fetch
 from .shelf import Place, Places, Segment, Shelf
 from .wants import Want, WindowError
 
 if TYPE_CHECKING:
     from .loader import Loader
-
-Batch = dict[str, Array]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Picked:
-    """Which samples of one stream a window takes: index from the episode's start, padding, and part."""
-
-    index: Indices
-    pad: NDArray[np.bool_]
-    part: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +29,10 @@ class Windows:
     """Windows over the episodes of a dataset. Make them with `Dataset.windows`.
 
     A window is a mapping: each wanted stream under its name, (K, *sample), K samples in the order they were
-    asked for; ``<stream>.pad`` (K,), True where the episode has no such sample and the nearest stands in;
-    ``episode``, the number of the episode in the dataset; ``step``, the anchor; ``time_ns``, its time since
-    the episode's start. A batch has one axis more in front. No window reaches into another episode.
+    asked for, or (K, D) where several are put side by side, see `slices`; ``<stream>.pad`` (K,), True where
+    the episode has no such sample and the nearest stands in; ``episode``, the number of the episode in the
+    dataset; ``step``, the anchor; ``time_ns``, its time since the episode's start. A batch has one axis more
+    in front. No window reaches into another episode.
 
     Attributes
     ----------
@@ -172,6 +162,21 @@ class Windows:
     def _is_remote(self) -> bool:
         return self.shelf.is_remote
 
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """All streams that are read, by the name they are wanted under."""
+        return tuple((name, stream) for name, want in self.wants.items() for stream in want.sources(name))
+
+    def slices(self, name: str) -> dict[str, slice]:
+        """Return which entries of the last axis are which stream, where several are put side by side."""
+        specs = self.shelf.open(self.places[0].segment).specs
+        found, start = dict[str, slice](), 0
+        for stream in self.wants[name].streams:
+            stop = start + math.prod(specs[stream].shape)
+            found[stream] = slice(start, stop)
+            start = stop
+        return found
+
     # ------------------------------------------------------------ ahead of a batch
 
     def _known(self, windows: Sequence[tuple[Place, int]]) -> Fetched:
@@ -183,10 +188,10 @@ class Windows:
         shards: dict[Rows, None] = {}
         times: dict[Rows, None] = {}
         for place, anchor in windows:
-            for name in self.wants:
-                shards[self._part(name, place)] = None
+            for _, stream in self.sources:
+                shards[self._part(stream, place)] = None
             segment = self.shelf.open(place.segment)
-            clocks = {segment.specs[name].clock for name in self.wants if name in segment.specs}
+            clocks = {segment.specs[stream].clock for _, stream in self.sources}
             for clock in {*clocks, self.clock}:
                 start, length = (int(of[clock][place.row]) for of in (segment.starts, segment.lengths))
                 if clocks == {self.clock} and self._by_steps:
@@ -253,7 +258,7 @@ class Windows:
 
     def _cameras(self) -> list[Any]:
         segment = self.shelf.open(self.places[0].segment) if len(self.places) else None
-        names = [n for n in self.wants if segment and n in segment.specs]
+        names = [stream for _, stream in self.sources if segment and stream in segment.specs]
         return [segment.arrays[n] for n in names if segment and segment.specs[n].kind == "video"]
 
     # ------------------------------------------------------------ one window
@@ -264,7 +269,8 @@ class Windows:
         length = int(segment.lengths[self.clock][place.row])
         now = None if self.rate_hz is None else self._tick_time(times, anchor)
         picked = {
-            name: self._picked(name, want, times, anchor, length, now) for name, want in self.wants.items()
+            (name, stream): self._picked(stream, self.wants[name], times, anchor, length, now)
+            for name, stream in self.sources
         }
         time = times.at(self.clock, np.array([min(anchor, length - 1)]))[0] if now is None else now
         return Row(episode=episode, anchor=anchor, time_ns=int(time), place=place, picked=picked)
@@ -274,7 +280,7 @@ class Windows:
 
     def _picked(
         self, name: str, want: Want, times: _Times, anchor: int, length: int, now: int | None
-    ) -> _Picked:
+    ) -> Picked:
         clock = times.segment.specs[name].clock if name in times.segment.specs else None
         if clock is None:
             there = ", ".join(sorted(times.segment.specs))
@@ -282,11 +288,11 @@ class Windows:
         if want.steps and clock == self.clock and self.rate_hz is None:
             index = anchor + np.array(want.steps, np.int64)
             inside = np.clip(index, 0, length - 1)
-            return _Picked(index=inside, pad=index != inside)
+            return Picked(index=inside, pad=index != inside)
         wanted = self._wanted_times(want, times, anchor, length, now)
         tolerance = None if want.tolerance_s is None else round(want.tolerance_s * 1e9)
         index, pad, part = chosen(times.of(clock), wanted, want.align, tolerance)
-        return _Picked(index=index, pad=pad, part=part if part.any() else None)
+        return Picked(index=index, pad=pad, part=part if part.any() else None)
 
     def _wanted_times(
         self, want: Want, times: _Times, anchor: int, length: int, now: int | None
@@ -345,138 +351,3 @@ class _Times:
             self.segment.arrays[f"timestamp.{clock}"], start, start + 1
         )
         return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One window of a batch, planned."""
-
-    episode: int
-    anchor: int
-    time_ns: int
-    place: Place
-    picked: Mapping[str, _Picked]
-
-
-class Plan:
-    """What it takes to read a batch: known before any of it is read, so that it can be fetched ahead."""
-
-    def __init__(self, windows: Windows, rows: Sequence[Row]) -> None:
-        self.windows, self.rows = windows, rows
-        self.jobs: dict[str, list[Job]] = {}
-        self.forms: dict[str, tuple[StreamSpec, Form | None]] = {}
-        for name, want in windows.wants.items():
-            self._plan_stream(name, want)
-
-    def _plan_stream(self, name: str, want: Want) -> None:
-        jobs: dict[tuple[str, int], Job] = {}
-        for at, row in enumerate(self.rows):
-            segment, place = self.windows.source(name, row.place)
-            spec = segment.specs[name]
-            form = form_of(spec, want) if spec.kind == "video" else None
-            first, known = self.forms.setdefault(name, (spec, form))
-            if (known.shape if known else first.shape) != (form.shape if form else spec.shape):
-                raise WindowError(
-                    f"{name}: samples of {first.shape} and {spec.shape} do not go into one batch; give a size"
-                )
-            if spec.kind == "low_dim":
-                continue
-            reader = segment.arrays[name]
-            start = int(segment.starts[spec.clock][place.row])
-            for k, index in enumerate(row.picked[name].index):
-                chunk, slot = divmod(start + int(index), reader.layout.chunk)
-                job = jobs.setdefault((reader.key, chunk), Job(reader, chunk, form))
-                job.rows.setdefault(slot, []).append(at * want.count + k)
-        self.jobs[name] = list(jobs.values())
-
-    @property
-    def batch_bytes(self) -> int:
-        """Bytes of the pictures of the batch."""
-        return sum(
-            len(self.rows) * self.windows.wants[name].count * int(np.prod(form.shape if form else spec.shape))
-            for name, (spec, form) in self.forms.items()
-            if spec.kind != "low_dim"
-        )
-
-    def fetch(self) -> Fetched:
-        """Read what the batch needs of remote stores, in as few requests as it has places there."""
-        jobs = [job for jobs in self.jobs.values() for job in jobs]
-        rows = [self._span(name, row) for name in self._low_dims for row in self.rows]
-        return fetch(jobs, rows)
-
-    @property
-    def _low_dims(self) -> list[str]:
-        return [name for name, (spec, _) in self.forms.items() if spec.kind == "low_dim"]
-
-    def _span(self, name: str, row: Row) -> Rows:
-        """Return the rows of an array from the first to the last that a window takes."""
-        segment, picked = self.windows.shelf.open(row.place.segment), row.picked[name]
-        clock = segment.specs[name].clock
-        start, length = (int(of[clock][row.place.row]) for of in (segment.starts, segment.lengths))
-        stop = min(int(picked.index.max()) + 1 + (picked.part is not None), length)
-        return segment.arrays[name], start + int(picked.index.min()), start + stop
-
-    def read(self, fetched: Fetched, pool: Executor | None = None, memory: Allocator = MEMORY) -> Batch:
-        """Decode what was fetched, read the rest, and return the batch, its pictures in ``memory``."""
-        batch: Batch = {
-            "episode": np.array([row.episode for row in self.rows], np.int64),
-            "step": np.array([row.anchor for row in self.rows], np.int64),
-            "time_ns": np.array([row.time_ns for row in self.rows], np.int64),
-        }
-        work: list[tuple[Job, Array]] = []
-        for name, want in self.windows.wants.items():
-            spec, form = self.forms[name]
-            if spec.kind == "low_dim":
-                batch[name] = self._low_dim(name, want, spec, fetched)
-            else:
-                shape = form.shape if form else spec.shape
-                own = memory if form is None or want.dtype == "uint8" else MEMORY
-                out = own.empty((len(self.rows) * want.count, *shape), spec.np_dtype)
-                work += [(job, out) for job in self.jobs[name]]
-                batch[name] = out.reshape(len(self.rows), want.count, *shape)
-            batch[f"{name}.pad"] = np.stack([row.picked[name].pad for row in self.rows])
-        fetched.decode(work, pool)
-        for name, want in self.windows.wants.items():
-            if self.forms[name][0].kind == "video":
-                batch[name] = _finished(batch[name], want, memory)
-        return batch
-
-    def _low_dim(self, name: str, want: Want, spec: StreamSpec, fetched: Fetched) -> Array:
-        out = np.empty((len(self.rows), want.count, *spec.shape), spec.np_dtype)
-        for at, row in enumerate(self.rows):
-            values, picked = fetched.rows(*self._span(name, row)), row.picked[name]
-            left = picked.index - picked.index.min()
-            if picked.part is None:
-                out[at] = values[left]
-            else:
-                right = np.minimum(left + 1, len(values) - 1)
-                spherical = want.align == "slerp"
-                ends = [values[side].astype(np.float64) for side in (left, right)]
-                out[at] = between(ends[0], ends[1], picked.part, spherical=spherical)
-        return out
-
-
-def _finished(pictures: Array, want: Want, memory: Allocator) -> Array:
-    """Return pictures (B, K, *shape) in the type and the layout that are wanted."""
-    if want.dtype == "float32":
-        whole = memory.empty(pictures.shape, np.float32)
-        pictures = np.multiply(pictures, np.float32(1 / 255), out=whole)
-    # Channels first is another way to look at the same memory, which most models prefer so.
-    return pictures.transpose(0, 1, 4, 2, 3) if want.layout == "chw" else pictures
-
-
-def form_of(spec: StreamSpec, want: Want) -> Form:
-    """Return what is made of a camera's pictures.
-
-    Raises
-    ------
-    WindowError
-        If the crop does not lie in the picture.
-    """
-    height, width, channels = spec.shape
-    crop = want.crop or (0, 0, height, width)
-    top, left, tall, wide = crop
-    if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
-        raise WindowError(f"{spec.name}: {crop} does not lie in a picture of {height} × {width}")
-    layout: Literal["hwc", "yuv420"] = "yuv420" if want.layout == "yuv420" else "hwc"
-    return Form(crop=crop, size=want.size, layout=layout, channels=channels)

@@ -103,6 +103,44 @@ def test_windows_across_clocks_take_what_was_known_at_the_time(
         assert at >= 0 or batch["imu.accel.pad"][0, k]
 
 
+LOW_DIM = ("observation.state", "action", "phase", "imu.accel")
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    data=st.data(),
+    steps=offsets,
+    streams=st.lists(st.sampled_from(LOW_DIM), min_size=1, max_size=4, unique=True),
+    align=st.sampled_from(["previous", "nearest"]),
+)
+def test_streams_are_put_side_by_side_each_as_it_would_be_alone(
+    dataset: Dataset, data: st.DataObject, steps: list[int], streams: list[str], align: Any
+) -> None:
+    want = {"steps": tuple(steps), "align": align}
+    wants = {"action": Want(**want), "all": Want(**want, streams=tuple(streams))}
+    windows = dataset.windows(wants | {stream: Want(**want) for stream in streams}, clock="steps")
+    episodes = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=4))
+    anchors = [data.draw(st.integers(0, STEPS[e] - 1)) for e in episodes]
+    batch = windows.batch(episodes, anchors)
+    slices = windows.slices("all")
+    assert list(slices) == streams
+    assert batch["all"].dtype == np.result_type(*(batch[stream].dtype for stream in streams))
+    assert batch["all"].shape[2] == max(part.stop for part in slices.values())
+    for stream, part in slices.items():
+        alone = batch[stream].reshape(len(episodes), len(steps), -1)
+        np.testing.assert_array_equal(batch["all"][..., part], alone)
+    pads = np.stack([batch[f"{stream}.pad"] for stream in streams])
+    np.testing.assert_array_equal(batch["all.pad"], pads.any(0))
+
+
+def test_only_numbers_are_put_side_by_side(dataset: Dataset) -> None:
+    with pytest.raises(WindowError, match="only low-dimensional streams"):
+        dataset.windows({"state": Want(steps=(0,), streams=("action", CAMERA))})
+    with pytest.raises(NotFoundError, match="no stream 'state'"):
+        dataset.windows({"all": Want(steps=(0,), streams=("action", "state"))})
+    assert dataset.windows({"action": [0]}).slices("action") == {}
+
+
 def test_a_rate_makes_its_own_anchors(dataset: Dataset) -> None:
     windows = dataset.windows({"action": [0, 1], "imu.accel": Want(steps=(0,), align="linear")}, rate_hz=10)
     assert len(windows) == sum(int((steps - 1) / 3) + 1 for steps in STEPS)
