@@ -10,12 +10,23 @@ from typing import Any
 
 import numpy as np
 from teleopen.hub import WriteOptions, create_store
-from teleopen.schemas import Array, Episode, Packet, Packets, Stream, episode_id, nominal_times
+from teleopen.schemas import (
+    Array,
+    Episode,
+    Packet,
+    PacketBlock,
+    Packets,
+    Stream,
+    episode_id,
+    nominal_times,
+    packet_blocks,
+)
 
-from .corpus import CAMERAS, FPS, Bench
+from .corpus import Bench
 from .measure import interleaved_jobs
 from .mp4 import LEROBOT_AV1, SeekingReader, encode_mp4
 from .report import Aim, Row, Table
+from .sample import CAMERAS, FPS
 
 _STEPS, _LONG_STEPS, _LONG_CAMERAS = 300, 9_000, 4
 _IMAGES = "observation.images."
@@ -162,7 +173,7 @@ def _lengthened(bench: Bench, episode: Episode) -> Episode:
         if model.packets is None:
             raise ValueError(f"{model.spec.name} has no packets")
         name = f"{_IMAGES}camera_{number}"
-        packets = Packets(format=model.packets.format, read=partial(_again, list(model.packets.read())))
+        packets = Packets(format=model.packets.format, blocks=partial(_again, list(model.packets.read())))
         streams[name] = Stream(
             spec=replace(model.spec, name=name),
             length=_LONG_STEPS,
@@ -172,7 +183,6 @@ def _lengthened(bench: Bench, episode: Episode) -> Episode:
     return _of_length(replace(episode, streams=streams), _LONG_STEPS)
 
 
-def _again(packets: Sequence[Packet]) -> Iterator[Packet]:
-    for index in range(_LONG_STEPS):
-        packet = packets[index % len(packets)]
-        yield Packet(packet.data, index, packet.key)
+def _again(packets: Sequence[Packet]) -> Iterator[PacketBlock]:
+    turns = (packets[index % len(packets)] for index in range(_LONG_STEPS))
+    return packet_blocks(replace(packet, pts=index) for index, packet in enumerate(turns))

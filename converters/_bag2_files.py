@@ -29,9 +29,9 @@ from urllib.parse import quote
 import numpy as np
 
 from ..schemas import FormatError, Json
-from ._chunks import KEPT, MAX_CHUNK, Budget, Channel, Container, Facts, First, Unit, inflated, zstd_size
+from ._aside import Aside
+from ._chunks import MAX_CHUNK, Budget, Channel, Container, Facts, Unit, inflated, zstd_size
 from ._mcap_file import McapFile
-from ._messages import BULK_BYTES
 from .base import Format, contained, need, version_of
 
 METADATA = "metadata.yaml"
@@ -44,6 +44,7 @@ _MAX_NODES = 200_000
 _MAX_FILES = 100_000
 _MAX_TIME = 1 << 62
 _RUN_BYTES = 4 << 20
+_LARGE = 1 << 16
 _RUN_ROWS = 4_096
 _MAX_TOPICS = 100_000
 _PRAGMAS = ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON", "mmap_size = 0")
@@ -86,15 +87,14 @@ class Db3File:
         """Yield the messages with these row numbers, the second of each place."""
         try:
             with closing(self._open()) as database:
-                version = version_of(self._path)
+                asked = "SELECT data FROM messages WHERE rowid = ?"
                 for _, row, _ in places:
-                    data = KEPT.get((version, row))
-                    if data is None:
-                        asked = "SELECT data FROM messages WHERE rowid = ?"
-                        data = bytes(database.execute(asked, (row,)).fetchone()[0])
-                    yield data
+                    yield bytes(database.execute(asked, (row,)).fetchone()[0])
         except (sqlite3.Error, TypeError) as error:
             raise FormatError(str(self._name), "messages", f"cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """Do nothing: nothing is laid aside."""
 
     def _open(self) -> sqlite3.Connection:
         journal = self._path.with_name(f"{self._path.name}-wal")
@@ -110,12 +110,7 @@ class Db3File:
         try:
             for limit, most in _LIMITS.items():
                 database.setlimit(limit, most)
-            for pragma in (
-                "trusted_schema = OFF",
-                "cell_size_check = ON",
-                "query_only = ON",
-                "mmap_size = 0",
-            ):
+            for pragma in _PRAGMAS:
                 database.execute(f"PRAGMA {pragma}")
         except sqlite3.Error:
             database.close()
@@ -162,7 +157,6 @@ class Db3File:
         rows: list[tuple[int, int, int, int]] = []
         payloads: list[bytes] = []
         held = number = 0
-        first = First(self._path)
         asked = "SELECT rowid, topic_id, timestamp, data FROM messages ORDER BY rowid"
         for row, topic, time, data in database.execute(asked):
             if not isinstance(data, bytes) or topic not in channels or not isinstance(time, int):
@@ -171,16 +165,15 @@ class Db3File:
                 )
             if abs(time) >= _MAX_TIME:
                 raise FormatError(str(self._name), f"messages: row {row}", "has a time that is none")
-            rows.append((topic, row, len(data), time))
-            payloads.append(data)
-            if len(data) > BULK_BYTES:
-                # Others are seldom read again: the index holds their values.
-                first.put(row, data)
-            held += len(data)
-            if held >= _RUN_BYTES or len(rows) >= _RUN_ROWS:
+            # A large message is a run of its own, which spares a copy of it.
+            large = len(data) >= _LARGE
+            if rows and (large or held >= _RUN_BYTES or len(rows) >= _RUN_ROWS):
                 yield _run(number, rows, payloads)
                 rows, payloads, held = [], [], 0
                 number += 1
+            rows.append((topic, row, len(data), time))
+            payloads.append(data)
+            held += _RUN_BYTES if large else len(data)
         if rows:
             yield _run(number, rows, payloads)
 
@@ -212,6 +205,7 @@ class Bag2Files:
         self._each = mode == "message"
         self._paths = [self._named(i, name) for i, name in enumerate(self._names())]
         self._parts: list[Container] | None = None
+        self._aside = Aside()
 
     @property
     def _metadata(self) -> Path:
@@ -290,6 +284,10 @@ class Bag2Files:
             run.append((unit - self._bases[part], place, size))
         yield from self._fetched(held, run)
 
+    def close(self) -> None:
+        """Give up what is laid aside."""
+        self._aside.clear()
+
     def _fetched(self, part: int, run: list[tuple[int, int, int]]) -> Iterator[bytes]:
         if not run or self._parts is None:
             return
@@ -304,7 +302,7 @@ class Bag2Files:
         if path.suffix == ".zstd" and magic[:4] == b"\x28\xb5\x2f\xfd":
             plain = _unpacked(version_of(path), self._of)
         if plain.suffix == ".mcap":
-            return cast("Container", McapFile(plain, self._of))
+            return cast("Container", McapFile(plain, self._of, self._aside))
         return cast("Container", Db3File(plain, path))
 
     def _tell(self, facts: Facts) -> None:

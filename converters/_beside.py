@@ -56,7 +56,7 @@ def add_video(
     )
     packets = None
     if video.format is not None:
-        packets = Packets(format=video.format, read=partial(video.packets, 0, len(video)))
+        packets = Packets(format=video.format, blocks=partial(video.blocks, 0, len(video)))
     how = [f"{video.codec} pictures, decoded"] if packets is None else []
     how += ["its sound is left out"] if video.audio else []
     read = partial(_frames, video, rows_in(block_bytes, spec))

@@ -1,23 +1,23 @@
 """The containers of messages: what they have in common, and chunks that are decompressed with care.
 
-A container is read once from front to back to be indexed; after that, messages are fetched by their place.
-Decompressed chunks are kept as long as there is room, since neighbours in time lie in one chunk; of those
-that were indexed, the first ones are, because readers begin there.
+A container is read once from front to back to be indexed; after that, messages are fetched by their place:
+from the file where they lie in it as they are, else from what was laid aside when they were decompressed.
 """
 
 from __future__ import annotations
 
 import bz2
-import threading
+import os
 import zlib
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol
 
 from ..schemas import FormatError, Json
+from ._aside import Aside
 from ._messages import Counts
 from .base import Format, need, version_of
 
@@ -29,7 +29,6 @@ MAX_IN_CHUNK = 1_000_000
 
 _MAX_RATIO = 256
 _FREE_BYTES = 1 << 28
-_KEPT_BYTES = 96 << 20
 _MAX_WINDOW = 1 << 27
 
 
@@ -123,6 +122,10 @@ class Container(Protocol):
         """Yield the messages of these units, places and sizes."""
         ...
 
+    def close(self) -> None:
+        """Give up what was laid aside. Messages can still be fetched, which then costs more."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -134,6 +137,11 @@ class Chunk:
     size: int
     compression: str
     crc: int = 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether its bytes stand in the file as they are."""
+        return self.compression in {"", "none"}
 
 
 class Budget:
@@ -170,7 +178,7 @@ def decompressed(chunk: Chunk, raw: bytes | memoryview, of: Format) -> bytes:
 def inflated(raw: bytes | memoryview, size: int, compression: str, of: Format) -> bytes:
     """Return ``size`` bytes; `ValueError` if there are fewer or more. Makes one byte too many at most."""
     if compression in {"", "none"}:
-        data = bytes(raw)
+        data = raw if isinstance(raw, bytes) else bytes(raw)
     elif compression == "zstd":
         data = _zstd(raw, size, of)
     elif compression == "lz4":
@@ -227,86 +235,6 @@ def _bz2(raw: bytes | memoryview, size: int) -> bytes:
         raise ValueError(f"cannot be decompressed: {error}") from error
 
 
-def exactly(file: BinaryIO, offset: int, size: int, path: Path) -> bytes:
-    """Return bytes ``[offset, offset + size)`` of a file, or raise `FormatError` if it ends before."""
-    file.seek(offset)
-    raw = file.read(size)
-    if len(raw) != size:
-        raise FormatError(str(path), f"byte {offset}", "is cut off: the file ends here")
-    return raw
-
-
-class ChunkReader:
-    """Reads chunks of files, a few of which are kept decompressed for all who ask next.
-
-    A context: the files that it opened are closed with it.
-    """
-
-    def __init__(self, of: Format) -> None:
-        self._of = of
-        self._files: dict[Path, BinaryIO] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
-
-    def read(self, chunk: Chunk) -> bytes:
-        """Return the decompressed bytes of a chunk."""
-        key = (version_of(chunk.path), chunk)
-        data = KEPT.get(key)
-        if data is None:
-            if chunk.path not in self._files:
-                self._files[chunk.path] = chunk.path.open("rb")
-            raw = exactly(self._files[chunk.path], chunk.offset, chunk.stored, chunk.path)
-            data = decompressed(chunk, raw, self._of)
-            KEPT.put(key, data)
-        return data
-
-
-class _Kept:
-    """Chunks and large messages, the least recently asked for of which make room for others."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self._bytes = most, 0
-        self._lock = threading.Lock()
-        self._chunks: OrderedDict[object, bytes] = OrderedDict()
-
-    def get(self, key: object) -> bytes | None:
-        with self._lock:
-            if key in self._chunks:
-                self._chunks.move_to_end(key)
-            return self._chunks.get(key)
-
-    def put(self, key: object, data: bytes) -> None:
-        with self._lock:
-            if key in self._chunks or len(data) > self.most:
-                return
-            self._chunks[key] = data
-            self._bytes += len(data)
-            while self._bytes > self.most:
-                self._bytes -= len(self._chunks.popitem(last=False)[1])
-
-
-KEPT = _Kept(_KEPT_BYTES)
-"""What was read, under the version of its file and what it is there."""
-
-
-class First:
-    """Keeps what is read of a file as long as it fits: later parts would only drive out earlier ones."""
-
-    def __init__(self, path: Path) -> None:
-        self._version, self._left = version_of(path), KEPT.most
-
-    def put(self, what: object, data: bytes) -> None:
-        """Keep the bytes of a part of the file, if there is room."""
-        self._left -= len(data)
-        if self._left >= 0:
-            KEPT.put((self._version, what), data)
-
-
 class Scan(Protocol):
     """One pass over a file of chunks, from front to back."""
 
@@ -326,9 +254,10 @@ class Scan(Protocol):
 class ChunkedFile(ABC):
     """One file whose messages lie in chunks: a `Container`."""
 
-    def __init__(self, path: Path, of: Format) -> None:
+    def __init__(self, path: Path, of: Format, aside: Aside | None = None) -> None:
         self.path, self.of = path, of
-        self._chunks: list[Chunk] = []
+        self.aside = aside or Aside()
+        self._chunks: list[tuple[Chunk, int]] = []
 
     @abstractmethod
     def scan(self, channels: dict[int, Channel], facts: Facts) -> Scan:
@@ -340,25 +269,39 @@ class ChunkedFile(ABC):
         return (self.path,)
 
     def units(self, channels: dict[int, Channel], facts: Facts) -> Iterator[Unit]:
-        """Yield the messages of each chunk."""
+        """Yield the messages of each chunk, and lay aside what was decompressed."""
         self._chunks.clear()
         scan = self.scan(channels, facts)
-        first = First(self.path)
         try:
             with self.path.open("rb") as file:
                 for chunk, data in scan.chunks(file):
                     yield scan.unit(len(self._chunks), data, chunk)
-                    self._chunks.append(chunk)
-                    first.put(chunk, data)
+                    self._chunks.append((chunk, -1 if chunk.plain else self.aside.put(data)))
         except OSError as error:
             raise FormatError(str(self.path), "", f"cannot be read: {error.strerror}") from error
         scan.compare()
 
     def payloads(self, places: Iterable[tuple[int, int, int]]) -> Iterator[bytes]:
-        """Yield messages by chunk, offset in it and size. Holds one chunk, besides those kept for all."""
-        with ChunkReader(self.of) as reader:
-            held, data = -1, b""
+        """Yield messages by chunk, offset in it and size. Holds one chunk."""
+        held, data = -1, b""
+        with self.path.open("rb", buffering=0) as file:
             for unit, place, size in places:
-                if unit != held:
-                    held, data = unit, reader.read(self._chunks[unit])
-                yield data[place : place + size]
+                chunk, at = self._chunks[unit]
+                if chunk.plain:
+                    yield self._exactly(file, chunk.offset + place, size)
+                    continue
+                payload = self.aside.get(at + place, size) if at >= 0 else None
+                if payload is None and unit != held:
+                    raw = self._exactly(file, chunk.offset, chunk.stored)
+                    held, data = unit, decompressed(chunk, raw, self.of)
+                yield data[place : place + size] if payload is None else payload
+
+    def _exactly(self, file: FileIO, offset: int, size: int) -> bytes:
+        raw = os.pread(file.fileno(), size, offset)
+        if len(raw) != size:
+            raise FormatError(str(self.path), f"byte {offset}", "is cut off: the file ends here")
+        return raw
+
+    def close(self) -> None:
+        """Give up what is laid aside."""
+        self.aside.clear()

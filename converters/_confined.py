@@ -31,7 +31,7 @@ from ..schemas import (
     Episode,
     FormatError,
     MissingExtraError,
-    Packet,
+    PacketBlock,
     Packets,
     Rights,
     Stream,
@@ -40,6 +40,7 @@ from ..schemas import (
     VideoFormat,
     check,
     from_document,
+    packet_blocks,
     strict_json,
     time_problems,
 )
@@ -150,7 +151,7 @@ class _Recording:
         if spec.sample_bytes > _MAX_SAMPLE or spec.sample_bytes * stream.length > MAX_EPISODE_BYTES:
             raise ValueError(f"{spec.name} declares samples that are too large")
         asked = {**key, "stream": spec.name}
-        packets = Packets(format=video, read=partial(self.packets, asked)) if video else None
+        packets = Packets(format=video, blocks=partial(self.packets, asked)) if video else None
         return Stream(
             spec=spec, length=stream.length, read=partial(self.blocks, asked, spec), packets=packets
         )
@@ -175,8 +176,8 @@ class _Recording:
         if left:
             raise worker.lost(spec.name, f"it gave {left} samples less than it was asked for")
 
-    def packets(self, asked: Mapping[str, Any]) -> Iterator[Packet]:
-        return _worker(self).drawn({"ask": "packets", **asked}, Reply.packet, _MAX_PACKET)
+    def packets(self, asked: Mapping[str, Any]) -> Iterator[PacketBlock]:
+        return packet_blocks(_worker(self).drawn({"ask": "packets", **asked}, Reply.packet, _MAX_PACKET))
 
     def times(self, asked: Mapping[str, Any], clock: Clock) -> Times:
         def checked(reply: Reply) -> Times:

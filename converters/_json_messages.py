@@ -3,13 +3,16 @@
 Field notes (https://mcap.dev/spec/registry, ``json``). A schema is optional and binds nobody, so leaves are
 what the messages hold: numbers, truth values and texts at the same path are leaves of their own, called
 ``path@text`` and so on after the first. ``null`` and what is absent have no value. ``{sec, nsec}`` is a time,
-``{x, y, z}`` a vector. All numbers of a leaf are int64 if they all are whole, else float64.
+``{x, y, z}`` a vector. All numbers of a leaf are int64 if they all are whole, else float64. A text is bytes
+if the schema says ``contentEncoding: base64``, as Foxglove's do (github.com/foxglove/foxglove-sdk:
+schemas/jsonschema/CompressedImage.json).
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -18,17 +21,25 @@ from ..schemas import Array
 from ._messages import MAX_DEPTH, MAX_LEAVES, Counts, Gathered, Leaf, UndecodableError, Values, is_vector
 
 _MAX_MESSAGE = 1 << 24
+_MAX_SCHEMA = 1 << 20
 _EXACT = 1 << 53
 _LONG = 1 << 63
 _NANOSECONDS = 1_000_000_000
 
 
 class JsonDecoder:
-    """Decodes the messages of one topic."""
+    """Decodes the messages of one topic.
+
+    Parameters
+    ----------
+    schema
+        Its JSON Schema, if there is one: it tells which texts are bytes.
+    """
 
     spare = 0
 
-    def __init__(self) -> None:
+    def __init__(self, schema: bytes = b"") -> None:
+        self._encoded = frozenset(_encoded(_schema(schema), "", 0))
         self._leaves: dict[str, Leaf] = {}
         self._named: dict[tuple[str, str], str] = {}
 
@@ -45,11 +56,17 @@ class JsonDecoder:
             gathered.end()
         return gathered.values(self._leaves)
 
+    def reach(self, data: bytes, start: int, size: int) -> int:  # noqa: ARG002 # of any message, everything
+        """Return how many bytes of a message `batch` looks at: all."""
+        return size
+
     def pick(self, payload: bytes, path: str) -> Array | list[str]:
         """Return the values of one leaf of one message."""
         gathered = Gathered()
         self._visit(_parsed(payload), "", (), gathered, 0)
         values, leaf = gathered.of(path), self._leaves[path]
+        if values and isinstance(values[0], bytes):
+            return np.frombuffer(b"".join(values), np.uint8)
         return values if leaf.kind == "text" else np.array(values, leaf.dtype)
 
     def _visit(
@@ -63,6 +80,8 @@ class JsonDecoder:
             deeper = any(isinstance(item, list | dict) for item in value)
             for item in value:
                 self._visit(item, f"{path}[]" if deeper else path, None, gathered, many + 1)
+        elif isinstance(value, str) and path in self._encoded:
+            self._put(path, "bytes", "uint8", None, gathered, [_decoded(value, path)], nested=many > 1)
         elif value is not None:
             kind, dtype = _kind(value)
             value = str(value) if kind == "text" else value
@@ -124,6 +143,31 @@ def _kind(value: Any) -> tuple[str, str]:
     if isinstance(value, int) and -_LONG <= value < _LONG:
         return "int", "int64"
     return "text", ""
+
+
+def _schema(raw: bytes) -> Any:
+    try:
+        return json.loads(raw) if len(raw) <= _MAX_SCHEMA else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _encoded(schema: Any, path: str, depth: int) -> Iterator[str]:
+    """Yield the paths of texts that are bytes in base64."""
+    if not isinstance(schema, dict) or depth > MAX_DEPTH:
+        return
+    if schema.get("contentEncoding") == "base64":
+        yield path
+    properties = schema.get("properties")
+    for name, inner in properties.items() if isinstance(properties, dict) else ():
+        yield from _encoded(inner, f"{path}.{name}" if path else name, depth + 1)
+
+
+def _decoded(value: str, path: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise UndecodableError(f"its {path} is no base64: {error}") from error
 
 
 def _parsed(payload: bytes) -> Any:

@@ -312,7 +312,7 @@ class _Builder:
         self._compare_shape(name, feature, spec.shape)
         stop = start + self.length
         form = None if deep else video.format
-        packets = Packets(format=form, read=partial(video.packets, start, stop)) if form else None
+        packets = Packets(format=form, blocks=partial(video.blocks, start, stop)) if form else None
         how = f"{'packets' if form else 'decoded pictures'} [{start}, {stop}) of the file"
         read = partial(_frames, video, start, rows_in(self.block, spec))
         self._add(spec, read, f"videos#{name}", how, packets=packets)
@@ -412,7 +412,7 @@ class _Builder:
         self.draft.evidence |= evidence
 
     def _sources(self) -> Iterator[SourceFile]:
-        dataset, root = self.dataset, self.info.root.resolve()
+        dataset, root = self.dataset, self.info.home
         yield _source(*version_of(self.data), root, "recording")
         for video in dict.fromkeys(self.videos):
             yield _source(*version_of(video), root, "video")
@@ -454,7 +454,7 @@ def _names(told: Json, section: str) -> bool:
 
 def _without_controls(text: str) -> str:
     """Return a task as an instruction may be; `extra` and events keep the source's text."""
-    return "".join(c for c in text if not has_controls(c))
+    return "".join(c for c in text if not has_controls(c)) if has_controls(text) else text
 
 
 def _is_short_json(value: object) -> bool:

@@ -45,6 +45,8 @@ class Info:
 
     Attributes
     ----------
+    home
+        The dataset's folder, links followed.
     members
         All of info.json.
     evidence
@@ -52,6 +54,7 @@ class Info:
     """
 
     root: Path
+    home: Path
     members: Mapping[str, Any]
     fps: float
     features: Mapping[str, Mapping[str, Any]]
@@ -71,6 +74,7 @@ class Info:
             raise FormatError(str(path), "storage_format", why)
         return cls(
             root=root,
+            home=root.resolve(),
             members=members,
             fps=_read_fps(members, path),
             features=_read_features(members, path),

@@ -11,6 +11,7 @@ A recorder that was stopped hard leaves no footer. Such a file may have lost mes
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from array import array
@@ -44,6 +45,11 @@ _INDEXES = {0x07, 0x08, 0x0A, 0x0D, 0x0E}
 _RECORD = struct.Struct("<BQ")
 _MESSAGE_HEAD = struct.Struct("<BQHIQQ")
 _FRONT = _MESSAGE_HEAD.size - _RECORD.size
+_CHUNK_HEAD = struct.Struct("<QQQII")
+_DATA_END_RECORD = struct.Struct("<BQI")
+_END = struct.Struct("<BQQQI8s")
+"""The footer and the magic behind it."""
+
 _RUN_BYTES = 1 << 20
 _MAX_SMALL = 1 << 24
 _MAX_TIME = 1 << 62
@@ -70,6 +76,7 @@ class _Scan:
         self._told: dict[int, int] | None = None
         self._budget = Budget(path)
         self._crc = 0
+        self._counts = True
 
     def refuse(self, where: str, why: str, advice: str = "") -> FormatError:
         return FormatError(str(self._path), where, why, advice)
@@ -78,6 +85,7 @@ class _Scan:
         """Yield what is stored as a chunk, and runs of messages that are not, decompressed."""
         if self._read(file, len(MAGIC), "magic") != MAGIC:
             raise self.refuse("byte 0", "is no MCAP file, or one of a later major version")
+        self._counts = _has_data_crc(file)
         run = bytearray()
         run_at = 0
         while True:
@@ -111,24 +119,24 @@ class _Scan:
                 "is cut off: the file ends here",
                 "If its recorder was stopped, `mcap recover` saves the messages that are whole",
             )
-        self._crc = zlib.crc32(raw, self._crc)
+        if self._counts:
+            self._crc = zlib.crc32(raw, self._crc)
         return raw
 
     def _chunk(self, file: BinaryIO, at: int, length: int) -> tuple[Chunk, bytes]:
         where = f"chunk at byte {at}"
-        raw = self._read(file, length, where)
-        fields = _Fields(self._path, where, raw)
-        fields.numbers("<QQ")
-        size, crc = fields.numbers("<QI")
+        # The records are read by themselves, which spares a copy of them.
+        raw = self._read(file, min(length, _CHUNK_HEAD.size), where)
+        size, crc, word = _Fields(self._path, where, raw).numbers(_CHUNK_HEAD.format)[2:]
+        raw += self._read(file, min(length - len(raw), word + 8), where, _MAX_SMALL)
+        fields = _Fields(self._path, where, raw[_CHUNK_HEAD.size - 4 :])
         compression = fields.text()
         (stored,) = fields.numbers("<Q")
-        if stored != len(raw) - fields.at:
-            raise self.refuse(
-                where, f"claims {stored:,} bytes of records; {len(raw) - fields.at:,} are there"
-            )
+        if stored != length - len(raw):
+            raise self.refuse(where, f"claims {stored:,} bytes of records; {length - len(raw):,} are there")
         self._budget.take(size, where)
-        chunk = Chunk(self._path, at + _RECORD.size + fields.at, stored, size, compression, crc)
-        return chunk, decompressed(chunk, memoryview(raw)[fields.at :], self._of)
+        chunk = Chunk(self._path, file.tell(), stored, size, compression, crc)
+        return chunk, decompressed(chunk, self._read(file, stored, where), self._of)
 
     def unit(self, number: int, data: bytes, chunk: Chunk) -> Unit:
         """Return the messages of a chunk; its other records are taken in."""
@@ -191,6 +199,8 @@ class _Scan:
             names = (f"metadata/{name}", *(f"metadata/{name}_{i}" for i in range(2, 1_000)))
             free = next((n for n in names if n not in self._facts.header), names[-1])
             self._facts.header[free] = told
+        elif opcode == 0:
+            raise self.refuse(where, "is of the kind 0, which no record is")
         elif opcode not in _INDEXES:
             self._facts.losses.append(
                 (f"record {opcode:#04x} at byte {at}", "of a kind that the format leaves to others")
@@ -237,7 +247,7 @@ class _Scan:
 
     def _data_end(self, file: BinaryIO, at: int, length: int, crc: int) -> None:
         (told,) = _Fields(self._path, f"byte {at}", self._read(file, length, f"byte {at}", 64)).numbers("<I")
-        if told and told != crc:
+        if told and not (self._counts and told == crc):
             raise self.refuse(
                 f"byte {at}", "the data section does not match its checksum: the file is damaged"
             )
@@ -285,6 +295,23 @@ class _Scan:
                 raise self.refuse(
                     f"statistics: {topic}", f"announce {told:,} messages; the file holds {met:,}"
                 )
+
+
+def _has_data_crc(file: BinaryIO) -> bool:
+    """Tell whether the data section may have a checksum, which few writers make and takes time to compute.
+
+    The record with it ends where the footer says that the summary begins, or else where the footer does.
+    """
+    here = file.tell()
+    footer = max(here, file.seek(0, os.SEEK_END) - _END.size)
+    file.seek(footer)
+    end = file.read(_END.size)
+    sound = len(end) == _END.size and end.endswith(MAGIC) and end[0] == _FOOTER
+    summary = int.from_bytes(end[_RECORD.size : _RECORD.size + 8], "little") or footer
+    file.seek(max(0, min(summary, footer) - _DATA_END_RECORD.size))
+    last = file.read(_DATA_END_RECORD.size)
+    file.seek(here)
+    return not sound or last != _DATA_END_RECORD.pack(_DATA_END, 4, 0)
 
 
 class _Fields:

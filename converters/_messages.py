@@ -96,6 +96,10 @@ class Decoder(Protocol):
         """Return what the messages at ``starts`` in ``data`` hold; `UndecodableError` if one is malformed."""
         ...
 
+    def reach(self, data: bytes, start: int, size: int) -> int:
+        """Return how many bytes of a message, from its front, `batch` looks at: all, if that is not known."""
+        ...
+
     def pick(self, payload: bytes, path: str) -> Array | list[str]:
         """Return the values of one leaf of one message, as a view where that is possible."""
         ...

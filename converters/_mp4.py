@@ -4,9 +4,10 @@ Field notes. A file may hold many episodes back to back, so everything here goes
 of a picture by its presentation time: edit lists, B-frames and a start that is not zero shift stamps, but
 not ranks. Pictures that an edit list hides have no rank inside; they are needed to decode others at most.
 
-FFmpeg's demuxer reads the file once, without decoding, for an index that is kept per version of the file.
-After that, packets are read from their places in the file, since seeking in FFmpeg goes by decoding time,
-and where it ends up depends on its version and on the edit list.
+An index is kept per version of the file. It is made from the sample tables of a plain file, and of any other
+from what FFmpeg's demuxer gives when it reads the file once, without decoding. After that, packets are read
+from their places in the file, since seeking in FFmpeg goes by decoding time, and where it ends up depends on
+its version and on the edit list.
 
 FFmpeg plays a text that names other files, if that text is called ``.mp4``. So the file must begin with a
 ``ftyp`` box, the demuxer is forced, and it may open this file alone.
@@ -25,8 +26,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..schemas import Array, FormatError, Packet, Times, VideoFormat
-from ._bitstream import BitstreamForm, Setup, padded
+from ..schemas import Array, FormatError, Packet, PacketBlock, Times, VideoFormat
+from ..schemas.episode import PACKET_BLOCK_BYTES, PACKET_BLOCK_ROWS
+from ._bitstream import BitstreamForm, MalformedError, Setup, padded
+from ._mp4_tables import PACKET, packets_of
 from .base import version_of
 
 if TYPE_CHECKING:
@@ -158,7 +161,12 @@ class Mp4Video:
         return self._index.attributes
 
     def packets(self, start: int, stop: int) -> Iterator[Packet]:
-        """Yield what decoding frames ``[start, stop)`` takes, in decode order. Holds one packet.
+        """Yield the packets of `blocks` one by one."""
+        for block in self.blocks(start, stop):
+            yield from block
+
+    def blocks(self, start: int, stop: int) -> Iterator[PacketBlock]:
+        """Yield what decoding frames ``[start, stop)`` takes, in decode order. Holds one block of a few MB.
 
         It begins with the last key frame at or before ``start`` and ends with the last packet that shows
         a wanted frame. ``pts`` counts from ``start``: it is negative for a picture from before, and
@@ -168,22 +176,17 @@ class Mp4Video:
             raise IndexError(f"frames [{start}, {stop}) of a video of {len(self)}")
         if start == stop:
             return
-        import av
-
         index = self._index
         form = BitstreamForm(index.setup)
         with _readable(self.path) as file:
-            for number, offset, size, key, rank in _rows(index, *_span(index, start, stop, self.path)):
-                file.seek(offset)
-                raw = file.read(size)
-                if len(raw) != size:
-                    raise FormatError(str(self.path), f"packet {number}", "is cut off")
+            for numbers in _parts(index, _needed(index, *_span(index, start, stop, self.path))):
+                raw, key = _read(file, self.path, index, numbers), index.key[numbers]
                 try:
-                    data = form.of(raw, key=key)
-                except (av.FFmpegError, ValueError) as error:
-                    why = f"is no {index.codec}: {error}"
-                    raise FormatError(str(self.path), f"packet {number}", why) from error
-                yield Packet(data, rank - start, key)
+                    data, size = form.of(raw, index.size[numbers], key)
+                except MalformedError as error:
+                    where = f"packet {numbers[error.number]}"
+                    raise FormatError(str(self.path), where, f"is no {index.codec}: {error}") from error
+                yield PacketBlock(data, size, index.rank[numbers] - start, key)
 
     def frames(self, start: int, stop: int, rows: int) -> Iterator[Array]:
         """Yield frames ``[start, stop)`` in blocks of up to ``rows``, decoded from `packets` of that range.
@@ -296,13 +299,39 @@ def _span(index: _Index, start: int, stop: int, path: Path) -> tuple[int, int]:
     return first, last
 
 
-def _rows(index: _Index, first: int, last: int) -> Iterator[tuple[int, int, int, bool, int]]:
-    """Yield number, place, size, key and rank of the packets that one decoder needs from first to last."""
-    span = slice(first, last + 1)
+def _needed(index: _Index, first: int, last: int) -> NDArray[np.int64]:
+    """Return the numbers of the packets that one decoder needs from first to last."""
     # Pictures that follow a key frame but are shown before it refer to what lies before it.
-    (kept,) = np.nonzero(index.rank[span] >= index.rank[first])
-    columns = (index.offset, index.size, index.key, index.rank)
-    return zip((first + kept).tolist(), *(column[span][kept].tolist() for column in columns), strict=True)
+    return first + np.flatnonzero(index.rank[first : last + 1] >= index.rank[first])
+
+
+def _parts(index: _Index, numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield packets by their numbers, as many as make a block."""
+    ends = np.cumsum(index.size[numbers])
+    first = 0
+    while first < len(numbers):
+        before = int(ends[first - 1]) if first else 0
+        rest = ends[first + 1 : first + PACKET_BLOCK_ROWS]
+        after = first + 1 + int(np.searchsorted(rest, before + PACKET_BLOCK_BYTES, "right"))
+        yield numbers[first:after]
+        first = after
+
+
+def _read(file: BinaryIO, path: Path, index: _Index, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the bytes of packets; what lies together in the file is read together."""
+    offset, size = index.offset[numbers], index.size[numbers]
+    ends = np.cumsum(size)
+    breaks = np.flatnonzero(offset[1:] != offset[:-1] + size[:-1])
+    firsts, lasts = [0, *(breaks + 1).tolist()], [*breaks.tolist(), len(numbers) - 1]
+    data = np.empty(int(ends[-1]), np.uint8)
+    for first, last in zip(firsts, lasts, strict=True):
+        begin, end = int(ends[first] - size[first]), int(ends[last])
+        file.seek(int(offset[first]))
+        got = begin + file.readinto(data[begin:end].data)  # type: ignore[attr-defined] # BufferedReader has it
+        if got < end:
+            number = numbers[np.searchsorted(ends, got, "right")]
+            raise FormatError(str(path), f"packet {number}", "is cut off")
+    return data
 
 
 def _plain(pixel_format: str) -> str:
@@ -379,7 +408,9 @@ def _read_index(
     if not 0 < width * height <= MAX_PIXELS or context.pix_fmt is None:
         raise FormatError(str(path), "moov", f"pictures of {width}x{height} {context.pix_fmt} are not read")
     matrix, full_range, attributes = colours(path, context, context.pix_fmt)
-    packets = _read_packets(path, size, container.demux(stream))
+    packets = packets_of(path, size, MAX_FRAMES) if codec in _BITSTREAM else None
+    if packets is None or packets["size"].max() > MAX_PACKET_BYTES or not _is_ffmpegs(packets, stream):
+        packets = _read_packets(path, size, container.demux(stream))
     # At the end of a file that was cut between two packets, the demuxer just stops.
     if len(packets) < len(stream.index_entries):
         raise FormatError(str(path), f"packet {len(packets)}", "is cut off: the file ends before it")
@@ -408,12 +439,20 @@ def _read_index(
     )
 
 
-_PACKET = np.dtype([("pts", "i8"), ("offset", "i8"), ("size", "i8"), ("flags", "u1")])
+def _is_ffmpegs(packets: Array, stream: av.VideoStream) -> bool:
+    """Tell whether FFmpeg read as many packets out of the tables, and the same ones first and last."""
+    entries = stream.index_entries
+    return len(entries) == len(packets) and all(
+        (entries[at].pos, entries[at].size) == (packets["offset"][at], packets["size"][at])
+        for at in (0, len(packets) - 1)
+    )
+
+
 _BATCH = 4096
 
 
 def _read_packets(path: Path, size: int, packets: Iterator[av.Packet[Any]]) -> Array:
-    """Return pts, place, size and flags (1 key, 2 hidden) of every packet, in decode order."""
+    """Return every packet, in decode order."""
     parts: list[Array] = []
     rows: list[tuple[int, int, int, int]] = []
     for number, packet in enumerate(packets):
@@ -426,9 +465,9 @@ def _read_packets(path: Path, size: int, packets: Iterator[av.Packet[Any]]) -> A
             raise _unreadable(path, number, packet)
         rows.append((pts, at, length, packet.is_keyframe | packet.is_discard << 1))
         if len(rows) == _BATCH:
-            parts.append(np.array(rows, _PACKET))
+            parts.append(np.array(rows, PACKET))
             rows = []
-    return np.concatenate([*parts, np.array(rows, _PACKET)])
+    return np.concatenate([*parts, np.array(rows, PACKET)])
 
 
 def _unreadable(path: Path, number: int, packet: av.Packet[Any]) -> FormatError:

@@ -95,6 +95,10 @@ class ProtobufDecoder:
             gathered.end()
         return gathered.values(self._leaves)
 
+    def reach(self, data: bytes, start: int, size: int) -> int:  # noqa: ARG002 # of any message, everything
+        """Return how many bytes of a message `batch` looks at: all."""
+        return size
+
     def pick(self, payload: bytes, path: str) -> Array | list[str]:
         """Return the values of one leaf of one message."""
         gathered = Gathered()

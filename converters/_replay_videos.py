@@ -78,7 +78,7 @@ class EpisodeVideos:
         )
         packets = None
         if video.format is not None:
-            packets = Packets(format=video.format, read=partial(video.packets, 0, len(video)))
+            packets = Packets(format=video.format, blocks=partial(video.blocks, 0, len(video)))
         rows = rows_in(block_bytes, spec)
         read = partial(_frames, video, rows)
         self.streams[name] = Stream(spec=spec, length=len(video), read=read, packets=packets)

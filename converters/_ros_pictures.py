@@ -21,7 +21,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -103,32 +103,48 @@ def pictures(
     )
 
 
-def _same(topic: Topic, path: str) -> Any:
-    """Return the value that all messages have of a leaf; `NotReadError` if they differ."""
-    column = topic.columns.get(path)
-    if column is None:
-        raise NotReadError(f"its messages have no {path}")
-    if column.leaf.kind == "text":
-        texts = column.constant
-        if texts is None or len(texts) != 1:
-            raise NotReadError(f"its messages differ in {path}: a stream's samples are all of one form")
-        return texts[0]
-    values = np.concatenate(list(column.flat(0, column.total, 1 << 20))) if column.total else np.empty(0)
+def data_of(topic: Topic) -> Column:
+    """Return the pictures' bytes; `NotReadError` if they are none, as JSON without a schema has it."""
+    column = topic.columns.get("data")
+    if column is None or column.dtype != "uint8":
+        raise NotReadError("its messages have no bytes called data")
+    return column
+
+
+def text_of(topic: Topic, path: str) -> str:
+    """Return the text that all messages have of a leaf; `NotReadError` if they differ or lack it."""
+    texts = _leaf(topic, path, "text").constant
+    if texts is None or len(texts) != 1:
+        raise NotReadError(f"its messages differ in {path}: a stream's samples are all of one form")
+    return texts[0]
+
+
+def _number(topic: Topic, path: str) -> int:
+    """Return the whole number that all messages have of a leaf; `NotReadError` if they differ or lack it."""
+    column = _leaf(topic, path, "number")
+    values = np.concatenate([np.empty(0, np.int64), *column.flat(0, column.total, 1 << 20)])
     if len(values) != topic.count or np.any(values != values[0]):
         raise NotReadError(f"its messages differ in {path}: a stream's samples are all of one form")
-    return values[0].item()
+    if not float(values[0]).is_integer():
+        raise NotReadError(f"its {path} is {values[0]}")
+    return int(values[0])
+
+
+def _leaf(topic: Topic, path: str, kind: str) -> Column:
+    column = topic.columns.get(path)
+    if column is None or column.leaf.kind != kind or (kind == "text" and column.leaf.shape != ()):
+        raise NotReadError(f"its messages have no {path}")
+    return column
 
 
 def _raw(topic: Topic) -> PictureForm:
-    height, width, step = (_same(topic, path) for path in ("height", "width", "step"))
-    encoding = _same(topic, "encoding")
-    big = bool(_same(topic, "is_bigendian")) if "is_bigendian" in topic.columns else False
+    height, width, step = (_number(topic, path) for path in ("height", "width", "step"))
+    encoding = text_of(topic, "encoding")
+    big = bool(_number(topic, "is_bigendian")) if "is_bigendian" in topic.columns else False
     if not 0 < height * width <= MAX_PIXELS or step > (1 << 30):
         raise NotReadError(f"pictures of {width}×{height} are not read")
-    counts = topic.columns["data"].counts
-    lines = height
-    if int(counts.min()) < step * lines:
-        raise NotReadError(f"a message holds fewer than {lines} rows of {step} bytes")
+    if int(data_of(topic).counts.min()) < step * height:
+        raise NotReadError(f"a message holds fewer than {height} rows of {step} bytes")
     if step < width * _bytes_of(encoding):
         raise NotReadError(f"its rows of {step} bytes are too short for {width} pixels in {encoding!r}")
     base: dict[str, Json] = {"encoding": encoding, "step": step, "is_bigendian": big}
@@ -235,9 +251,8 @@ class _Yuv:
 
 
 def _compressed(topic: Topic) -> PictureForm:
-    told = _same(topic, "format")
-    column = topic.columns["data"]
-    data = _first(column)
+    told = text_of(topic, "format")
+    data = _first(data_of(topic))
     encoding = told.partition(";")[0].strip()
     base: dict[str, Json] = {"format": told}
     if "compresseddepth" in told.lower():

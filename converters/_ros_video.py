@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..schemas import Array, FormatError, Json, Packet, Packets, VideoFormat
+from ..schemas import Array, FormatError, Json, Packet, PacketBlock, Packets, VideoFormat, packet_blocks
 from ._bitstream import padded
 from ._mp4 import MAX_PIXELS, colours
-from ._ros_pictures import NotReadError
+from ._ros_pictures import NotReadError, data_of, text_of
 from ._topics import Source, Topic
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ class Video:
 
     def packets(self) -> Packets:
         """Return the messages as packets."""
-        return Packets(format=self.format, read=self._packets)
+        return Packets(format=self.format, blocks=self._blocks)
+
+    def _blocks(self) -> Iterator[PacketBlock]:
+        return packet_blocks(self._packets())
 
     def _packets(self) -> Iterator[Packet]:
         for index, data in enumerate(self._data(0, len(self))):
@@ -102,12 +105,13 @@ class Video:
 def video_of(source: Source, name: str) -> Video:
     """Return the video of a topic; `NotReadError` if it is of a codec or form that is not read."""
     topic = source.topic(name)
-    told = topic.columns["format"].constant or [""]
-    codec = _CODECS.get(told[0].lower())
+    told = text_of(topic, "format")
+    codec = _CODECS.get(told.lower())
     if codec is None:
-        raise NotReadError(f"its video is {told[0]!r}; H.264 and H.265 are read")
+        raise NotReadError(f"its video is {told!r}; H.264 and H.265 are read")
+    column = data_of(topic)
     keys = []
-    for index, data in enumerate(topic.columns["data"].each(0, topic.count)):
+    for index, data in enumerate(column.each(0, topic.count)):
         key, pictures = _judged(np.asarray(data, np.uint8).tobytes(), codec)
         if pictures != 1:
             raise NotReadError(f"message {index} holds {pictures} pictures of {codec}, not one")
@@ -116,7 +120,6 @@ def video_of(source: Source, name: str) -> Video:
     if not starts.size:
         raise NotReadError("no message holds a key picture with its parameter sets")
     skipped = int(starts[0])
-    column = topic.columns["data"]
     probe = [
         np.asarray(d, np.uint8).tobytes() for d in column.each(skipped, min(topic.count, skipped + _PROBED))
     ]

@@ -62,6 +62,8 @@ class _Layout:
     spans: Mapping[int, Sequence[tuple[int, int]]]
     """Of each leaf: where its runs of bytes begin and how long they are."""
     end: int
+    reach: int
+    """Bytes from the front with all that is looked at while a recording is indexed."""
 
 
 @dataclass(slots=True)
@@ -225,6 +227,15 @@ class RosDecoder:
         ]
         return {leaf.path: self._values(i, groups, len(starts)) for i, leaf in enumerate(self._leaves)}
 
+    def reach(self, data: bytes, start: int, size: int) -> int:
+        """Return how many bytes of a message, from its front, `batch` looks at: all, if that is not known."""
+        reach = 0
+        for layout in self._layouts.get(size, ()):  # in the order in which `batch` compares them
+            reach = max(reach, layout.reach)
+            if _told(data, layout.checks + start) == layout.told:
+                return reach
+        return size
+
     def pick(self, payload: bytes, path: str) -> Array | list[str]:
         """Return the values of one leaf of one message; numbers as a view."""
         layout = next(
@@ -274,11 +285,19 @@ class RosDecoder:
             raise UndecodableError(f"its definition tells {walk.at:,} bytes; the message has {size:,}")
         checks = (np.array(walk.checks, np.int64)[:, None] + np.arange(4)).reshape(-1)
         told = _told(data, checks + start)
-        layout = _Layout(walk.order, checks, told, walk.spans, size if self._cdr else walk.at)
+        reach = size if size <= _GATHERED else max(self._ends(walk), default=0)
+        layout = _Layout(walk.order, checks, told, walk.spans, size if self._cdr else walk.at, reach)
         if self._kept < _KEPT_LAYOUTS and walk.count <= _KEPT_SPANS:
             self._kept += 1
             self._layouts.setdefault(size, []).append(layout)
         return layout
+
+    def _ends(self, walk: _Walk) -> Iterator[int]:
+        """Yield where that ends which `batch` looks at in a message: lengths, texts and short runs."""
+        yield from (at + 4 for at in walk.checks)
+        for leaf, spans in walk.spans.items():
+            if self._kinds[leaf] == "string" or sum(size for _, size in spans) <= BULK_BYTES:
+                yield from (at + size for at, size in spans)
 
     def _values(self, leaf: int, groups: Sequence[_Group], length: int) -> Values:
         if self._kinds[leaf] == "string":

@@ -2,7 +2,8 @@
 
 One pass reads everything once. Numbers and texts are kept in memory as long as there is room; of large
 leaves, such as pictures, only how many values each message has. Units are joined to a few MiB before they
-are looked into, since what is done once per unit, topic and leaf would cost more than its messages.
+are looked into, since what is done once per unit, topic and leaf would cost more than its messages; and
+large messages are cut behind what is looked at, since to copy pictures would cost more than all else.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,7 @@ _LISTED_BYTES = 64 << 20
 _STEP = 4_096
 _JOINED_BYTES = 4 << 20
 _JOINED_UNITS = 1_024
+_CUT_BYTES = 1 << 16
 
 
 class Wanted(Protocol):
@@ -54,7 +56,7 @@ def indexed(wanted: Wanted, container: Container) -> tuple[dict[str, Topic], Fac
     channels: dict[int, Channel] = {}
     facts = Facts()
     indexer = _Indexer(wanted, container, channels, facts)
-    for run in _joined_units(container.units(channels, facts)):
+    for run in _joined_units(map(indexer.cut, container.units(channels, facts))):
         indexer.take(run)
     topics = indexer.topics()
     _compare(wanted.path, topics, facts)
@@ -136,6 +138,22 @@ class _Indexer:
         self._messages = 0
         self.room = _KEPT_BYTES
 
+    def cut(self, unit: Unit) -> Unit:
+        """Return a unit whose large messages lack what is not looked at; their sizes stay as they were."""
+        parts, at = list[bytes](), 0
+        lost = np.zeros(len(unit.size) + 1, np.int64)
+        for i in np.flatnonzero(unit.size > _CUT_BYTES).tolist():
+            topic = self._topic(int(unit.channel[i]))
+            start, size = int(unit.start[i]), int(unit.size[i])
+            reach = topic.reach(unit.data, start, size) if topic is not None else 0
+            if reach < size:
+                parts.append(unit.data[at : start + reach])
+                at, lost[i + 1] = start + size, size - reach
+        if not parts:
+            return unit
+        parts.append(unit.data[at:])
+        return replace(unit, data=b"".join(parts), start=unit.start - np.cumsum(lost)[:-1])
+
     def take(self, run: _Run) -> None:
         """Take in the messages of a run."""
         self._messages += len(run.channel)
@@ -215,6 +233,10 @@ class _Growing:
             for path, values in self._decoded(run, some, first + part).items():
                 room -= self._keep(path, first + part, values, room)
         return room
+
+    def reach(self, data: bytes, start: int, size: int) -> int:
+        """Return how many bytes of a message have to be there when it is taken in."""
+        return 0 if self._decoder is None else self._decoder.reach(data, start, size)
 
     def _decoded(self, run: _Run, which: Counts, first: int) -> Mapping[str, Values]:
         if self._decoder is None:
@@ -396,7 +418,7 @@ def _shape(leaf: Leaf, counts: Counts) -> tuple[int, ...] | None:
 def decoder_of(channel: Channel, of: Format, distribution: str = "") -> Decoder:
     """Return what decodes a channel's messages; `DefinitionError` if nothing does, and why."""
     if channel.encoding == "json":
-        return JsonDecoder()
+        return JsonDecoder(channel.schema if channel.language == "jsonschema" else b"")
     if channel.encoding == "protobuf" and channel.language == "protobuf":
         return ProtobufDecoder(channel.schema, channel.type, of)
     if channel.encoding == "ros1" and channel.language == "ros1msg":

@@ -56,6 +56,7 @@ class Recording:
     files: tuple[Path, ...]
     topics: Mapping[str, Topic]
     facts: Facts
+    container: Container
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,11 @@ class Source:
             found = _OPEN.get(key)
             if found is None:
                 topics, facts = indexed(self, container)
-                found = Recording(self.path, container.files, topics, facts)
+                found = Recording(self.path, container.files, topics, facts, container)
                 _OPEN[key] = found
             _OPEN.move_to_end(key)
             while len(_OPEN) > _KEPT_RECORDINGS:
-                _OPEN.popitem(last=False)
+                _OPEN.popitem(last=False)[1].container.close()
             return found
 
     def container(self) -> Container:

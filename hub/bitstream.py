@@ -15,6 +15,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+Truths = NDArray[np.bool_]
+
 
 class Flags(NamedTuple):
     """What `Inspector` finds.
@@ -54,6 +61,29 @@ class Inspector:
         if codec not in inspectors:
             raise ValueError(f"{codec!r} is none of {', '.join(inspectors)}")
         self._inspect = inspectors[codec]
+        self._at_once: Callable[[Bytes, Ints], tuple[Truths, Truths] | None] | None = None
+        if codec == "h264":
+            self._at_once = _h264_at_once
+        elif isinstance(self._inspect, _Av1):
+            self._at_once = self._inspect.at_once
+
+    def block(self, data: Bytes, size: Ints) -> tuple[Truths, Truths]:
+        """Return which of the stream's next packets are keys, and which are disposable: (n,) each.
+
+        Parameters
+        ----------
+        data
+            The packets' bytes behind each other.
+        size
+            (n,), of each packet.
+        """
+        found = self._at_once(data, size) if self._at_once else None
+        if found is not None:
+            return found
+        ends = np.cumsum(size)
+        each = zip((ends - size).tolist(), ends.tolist(), strict=True)
+        flags = [self(data[start:end].tobytes()) for start, end in each]
+        return np.array([f.key for f in flags], np.bool_), np.array([f.disposable for f in flags], np.bool_)
 
     def __call__(self, data: bytes) -> Flags:
         """Return the flags of the stream's next packet."""
@@ -143,6 +173,24 @@ def _h264_of(heads: frozenset[int]) -> Flags:
     return Flags(key, plain and bool(references) and not any(references))
 
 
+def _h264_at_once(data: Bytes, size: Ints) -> tuple[Truths, Truths]:
+    """Return what `_h264` does, of all packets of a block."""
+    ends = np.cumsum(size)
+    (at,) = np.nonzero(data[2:] == 1)
+    at = at[(data[at] == 0) & (data[at + 1] == 0)]
+    packet = np.searchsorted(ends, at, "right")
+    inside = at + 3 < ends[packet]
+    packet, heads = packet[inside], data[at[inside] + 3]
+    kinds = np.zeros((len(size), 32), np.bool_)
+    kinds[packet, heads & 0x1F] = True
+    is_picture = (heads & 0x1F >= 1) & (heads & 0x1F <= 5)
+    referred = np.zeros(len(size), np.bool_)
+    referred[packet[is_picture & (heads & 0x60 > 0)]] = True
+    key = np.all(kinds[:, [5, 7, 8]], axis=1) & ~np.any(kinds[:, 1:5], axis=1)
+    disposable = np.any(kinds[:, 1:6], axis=1) & ~np.any(kinds[:, [14, 15, 20]], axis=1) & ~referred
+    return np.asarray(key, np.bool_), np.asarray(disposable, np.bool_)
+
+
 class _Hevc:
     """HEVC: "sub-layer non-reference" only means unneeded in the highest temporal sub-layer."""
 
@@ -184,6 +232,7 @@ def _vp9(data: bytes) -> Flags:
 
 _SEQUENCE, _FRAME_HEADER, _FRAME = 1, 3, 6
 _KEY_FRAME, _INTRA_ONLY, _SWITCH = 0, 2, 3
+_MOST_UNITS = 64  # of a packet, to be gone through side by side
 _PER_FRAME = 2  # a sequence-wide tool that each frame header turns on or off
 
 
@@ -209,7 +258,7 @@ class _Av1:
         has_sequence = False
         for kind, payload in _obus(data):
             if kind == _SEQUENCE:
-                self._sequence, has_sequence = _sequence(_Bits(payload[:128])), True
+                self._sequence, has_sequence = _sequence_of(payload[:128]), True
             if kind in {_FRAME_HEADER, _FRAME}:
                 if self._sequence is None:
                     return UNSURE
@@ -217,6 +266,35 @@ class _Av1:
         if len(found) != 1:
             return UNSURE
         return Flags(found[0].key and has_sequence, found[0].disposable)
+
+    def at_once(self, data: Bytes, size: Ints) -> tuple[Truths, Truths] | None:
+        """Return what calls for each packet of a block do; None where that takes looking at each."""
+        units = _obus_at_once(data, size)
+        if units is None:
+            return None
+        opens = units.kind == _SEQUENCE
+        shows = (units.kind == _FRAME_HEADER) | (units.kind == _FRAME)
+        opened = np.bincount(units.packet[opens], minlength=len(size))
+        late = opens & (np.maximum.accumulate(np.where(shows, units.packet, -1)) == units.packet)
+        alone = np.bincount(units.packet[shows], minlength=len(size)) == 1
+        shows &= alone[units.packet]
+        if opened.max() > 1 or late.any() or np.any(units.end[shows] - units.begin[shows] < 4):
+            return None
+        sequences = [self._sequence]
+        try:
+            for begin, end in zip(units.begin[opens].tolist(), units.end[opens].tolist(), strict=True):
+                sequences.append(_sequence_of(data[begin : min(end, begin + 128)].tobytes()))
+        except _EndOfBitsError:
+            return None
+        self._sequence = sequences[-1]
+        number = np.cumsum(opened)[units.packet[shows]]
+        heads = data[units.begin[shows][:, None] + np.arange(4)].view(">u4")[:, 0].astype(np.int64)
+        key, disposable = np.zeros(len(size), np.bool_), np.zeros(len(size), np.bool_)
+        for sequence in {s for s in sequences if s is not None}:
+            same = np.array([s == sequence for s in sequences])[number]
+            packets = units.packet[shows][same]
+            key[packets], disposable[packets] = _frames(heads[same], sequence)
+        return key & (opened > 0), disposable
 
 
 def _obus(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -234,6 +312,44 @@ def _obus(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += size
 
 
+class _Units(NamedTuple):
+    """Open bitstream units of a block in order: the packet and type of each, and where its payload lies."""
+
+    packet: Ints
+    kind: Ints
+    begin: Ints
+    end: Ints
+
+
+def _obus_at_once(data: Bytes, size: Ints) -> _Units | None:
+    """Return all units of a block; None if one leaves out its size or has a false one, or there are many."""
+    ends = np.cumsum(size)
+    at, packet = ends - size, np.arange(len(size))
+    found = []
+    for _ in range(_MOST_UNITS):
+        head, limit = data[at], ends[packet]
+        begin = at + 1 + (head >> 2 & 1)
+        # A size of up to four bytes: more than a packet has.
+        places = np.minimum(begin[:, None] + np.arange(4), len(data) - 1)
+        raw = data[places].astype(np.int64)
+        width = 1 + np.cumprod(raw >> 7, axis=1).sum(1)
+        if np.any(head & 2 == 0) or np.any(width > 4):
+            return None
+        used = np.arange(4) < width[:, None]
+        begin += width
+        after = begin + np.where(used, (raw & 0x7F) << [0, 7, 14, 21], 0).sum(1)
+        if np.any(after > limit):
+            return None
+        found.append((packet, (head >> 3 & 15).astype(np.int64), begin, after))
+        left = after < limit
+        at, packet = after[left], packet[left]
+        if not at.size:
+            columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+            order = np.argsort(columns[2], kind="stable")
+            return _Units(*(column[order] for column in columns))
+    return None
+
+
 def _leb128(data: bytes, at: int) -> tuple[int, int]:
     """Return a number of at most eight bytes, seven bits each, and where it ends."""
     value = 0
@@ -242,6 +358,11 @@ def _leb128(data: bytes, at: int) -> tuple[int, int]:
         if not byte & 0x80:
             return value, at + index + 1
     raise _EndOfBitsError
+
+
+@lru_cache(maxsize=64)
+def _sequence_of(payload: bytes) -> _Sequence:
+    return _sequence(_Bits(payload))
 
 
 def _sequence(bits: _Bits) -> _Sequence:
@@ -315,3 +436,25 @@ def _frame(bits: _Bits, sequence: _Sequence) -> Flags:
     if kind != _INTRA_ONLY and not is_resilient:
         bits(3)  # primary_ref_frame
     return Flags(key=False, disposable=bits(8) == 0)
+
+
+def _frames(heads: Ints, sequence: _Sequence) -> tuple[Truths, Truths]:
+    """Return what `_frame` does of headers by their first four bytes, more than which it never reads."""
+    if sequence.still:
+        return np.ones(len(heads), np.bool_), np.zeros(len(heads), np.bool_)
+    is_new, kind, is_shown = heads >> 31 == 0, heads >> 29 & 3, heads >> 28 & 1 == 1
+    key = is_new & is_shown & (kind == _KEY_FRAME)
+    if not sequence.plain:
+        return key, np.zeros(len(heads), np.bool_)
+    is_resilient = heads >> 27 & 1
+    at = np.full(len(heads), 6)
+    screen_content = np.full(len(heads), sequence.screen_content)
+    if sequence.screen_content == _PER_FRAME:
+        screen_content = heads >> 25 & 1
+        at += 1
+    if sequence.integer_mv == _PER_FRAME:
+        at += screen_content > 0
+    at += 1 + sequence.order_bits
+    at += 3 * ((kind != _INTRA_ONLY) & (is_resilient == 0))
+    refreshes = heads >> (24 - at) & 0xFF
+    return key, is_new & is_shown & ~key & (kind != _SWITCH) & (refreshes == 0)

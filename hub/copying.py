@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..schemas import Json, strict_json
+from ..schemas import Json, canonical, strict_json
 from . import disk
 from .arrays import ArrayReader
 from .catalog import Add
@@ -31,7 +31,7 @@ def told_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
 class CopiedSegment(SegmentFolder):
     """A segment that takes episodes of other segments of the same schema.
 
-    What a subclass overrides decides what of them is taken: see `wants`, `header_of` and `attributes_of`.
+    What a subclass overrides decides what of them is taken: see `wants`, `take_header` and `attributes_of`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,9 +45,9 @@ class CopiedSegment(SegmentFolder):
         """Tell whether an array is taken, by its path ``<clock>/<name>``."""
         return path.partition("/")[2] not in {"start", "length"}
 
-    def header_of(self, header: dict[str, Any]) -> dict[str, Any]:
-        """Return the header that an episode is to have here."""
-        return header
+    def take_header(self, episode: str, header: str) -> None:
+        """Take an episode's header as it is to be here."""
+        self.tell_as(episode, canonical(strict_json(header)).decode())
 
     def attributes_of(self, document: Mapping[str, Any]) -> dict[str, Json]:
         """Return what an array is to tell in the words of this format, given its document."""
@@ -66,7 +66,7 @@ class CopiedSegment(SegmentFolder):
             notes = self.attributes_of(segment.documents[path]).get("encodings", [])
             told += [note for note in notes if note not in told]
         for episode, row in sorted(add.episodes.items(), key=lambda item: item[1]):
-            self.headers.append(self.header_of(strict_json(segment.table["header"][row])))
+            self.take_header(episode, segment.table["header"][row])
             self.contents[episode] = add.contents[episode]
             spans = self._spans(segment, row)
             for path, array in wanted.items():

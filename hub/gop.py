@@ -9,10 +9,13 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 from ..schemas import DamageError
 
@@ -21,6 +24,7 @@ KEY, DISPOSABLE = 1, 2
 
 _HEAD = struct.Struct("<4sHHI")  # magic, n_frames, n_packets, flags
 _ROW = struct.Struct("<IhBB")  # size, pts, flags, zero
+_TABLE = np.dtype([("size", "<u4"), ("pts", "<i2"), ("flags", "u1"), ("zero", "u1")])  # the same, many
 _CRC = struct.Struct("<I")
 _MOST = 0xFFFF  # frames or packets that the head can count
 
@@ -54,6 +58,132 @@ class Gop(NamedTuple):
     packets: tuple[Entry, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Packets side by side, in decode order: what an `Entry` each tells, in arrays.
+
+    Attributes
+    ----------
+    data
+        (sum of ``size``,) uint8, the packets' bytes behind each other.
+    size, pts
+        (n,) int64.
+    key, disposable
+        (n,) bool.
+    """
+
+    data: NDArray[np.uint8]
+    size: NDArray[np.int64]
+    pts: NDArray[np.int64]
+    key: NDArray[np.bool_]
+    disposable: NDArray[np.bool_]
+
+    @classmethod
+    def none(cls) -> Entries:
+        """Return no packets."""
+        whole, truth = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+        return cls(np.zeros(0, np.uint8), whole, whole, truth, truth)
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """(n,) int64: where each packet ends in ``data``."""
+        ends: NDArray[np.int64] = np.cumsum(self.size)
+        return ends
+
+    def joined(self, more: Entries) -> Entries:
+        """Return these packets and others behind them."""
+        if not len(self):
+            return more
+        columns = ((getattr(self, name), getattr(more, name)) for name in _COLUMNS)
+        return Entries(*(np.concatenate(pair) for pair in columns))
+
+    def cut(self, start: int, stop: int) -> Entries:
+        """Return the packets ``[start, stop)``, at least one, as views."""
+        data = self.data[self.ends[start] - self.size[start] : self.ends[stop - 1]]
+        return Entries(data, *(getattr(self, name)[start:stop] for name in _COLUMNS[1:]))
+
+    def at(self, chosen: NDArray[np.int64]) -> Entries:
+        """Return some of the packets by their numbers, which increase."""
+        data = np.frombuffer(b"".join(self.parts(chosen)), np.uint8)
+        return Entries(data, *(getattr(self, name)[chosen] for name in _COLUMNS[1:]))
+
+    def parts(self, chosen: NDArray[np.int64]) -> list[memoryview]:
+        """Return the bytes of some of the packets, those that lie together in one piece."""
+        if not chosen.size:
+            return []
+        breaks = np.flatnonzero(np.diff(chosen) != 1)
+        firsts, lasts = chosen[[0, *(breaks + 1)]], chosen[[*breaks, -1]]
+        begins, ends = self.ends[firsts] - self.size[firsts], self.ends[lasts]
+        return [self.data[begin:end].data for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+
+
+_COLUMNS = ("data", "size", "pts", "key", "disposable")
+
+
+def needed(packets: Entries, start: int, stop: int) -> NDArray[np.int64]:
+    """Return the numbers of the packets that the pictures ``[start, stop)`` are decoded from: see `runs`.
+
+    Raises
+    ------
+    DamageError
+        If no key packet precedes one of them.
+    """
+    pts = packets.pts
+    if len(pts) == stop - start and packets.key[0] and pts[0] == start:
+        return np.arange(len(pts))  # whole groups, and nothing else
+    is_wanted = (pts >= start) & (pts < stop)
+    (wanted,), (keys,) = is_wanted.nonzero(), packets.key.nonzero()
+    nth = keys.searchsorted(wanted, "right") - 1
+    while True:
+        if (nth < 0).any():
+            raise DamageError("", f"no key packet to decode pictures {start} to {stop - 1} from")
+        is_leading = pts[keys[nth]] > pts[wanted]
+        if not is_leading.any():
+            break
+        nth -= is_leading
+    order = nth.argsort(kind="stable")
+    begins = keys[nth[order]]
+    first = np.append(0, 1 + (begins[1:] != begins[:-1]).nonzero()[0])
+    begins = begins[first]
+    # Runs of which one begins before another has ended are one: see `runs`.
+    ends = np.maximum.accumulate(np.maximum.reduceat(wanted[order], first))
+    heads = np.append(0, 1 + (begins[1:] > ends[:-1]).nonzero()[0])
+    begins, ends = begins[heads], ends[np.append(heads[1:] - 1, len(ends) - 1)]
+    number = np.arange(begins[0], ends[-1] + 1)
+    run = begins.searchsorted(number, "right") - 1
+    used = ~packets.disposable[number] & (pts[number] >= pts[begins[run]])
+    found: NDArray[np.int64] = number[(number <= ends[run]) & (is_wanted[number] | used)]
+    return found
+
+
+def pack_all(packets: Entries, n_frames: int, chosen: NDArray[np.int64], first: int = 0) -> bytes:
+    """Return the bytes of a chunk, as `pack` does, of some of the packets.
+
+    Parameters
+    ----------
+    chosen
+        Their numbers, which increase.
+    first
+        The ``pts`` of the chunk's first slot.
+    """
+    size, pts = packets.size[chosen], packets.pts[chosen] - first
+    key, disposable = packets.key[chosen], packets.disposable[chosen]
+    if problem := _problem(size, pts, key, disposable, n_frames):
+        raise ValueError(problem)
+    table = np.zeros(len(chosen), _TABLE)
+    table["size"], table["pts"], table["flags"] = size, pts, KEY * key | DISPOSABLE * disposable
+    head = _HEAD.pack(MAGIC, n_frames, len(chosen), 0) + table.tobytes()
+    parts = packets.parts(chosen)
+    checksum = google_crc32c.value(head)
+    for part in parts:
+        # As an array, since the library takes no memoryview.
+        checksum = google_crc32c.extend(checksum, np.frombuffer(part, np.uint8))
+    return b"".join([head, *parts, _CRC.pack(checksum)])
+
+
 def pack(packets: Iterable[Entry], n_frames: int) -> bytes:
     """Return the bytes of a chunk.
 
@@ -70,14 +200,15 @@ def pack(packets: Iterable[Entry], n_frames: int) -> bytes:
         If `unpack` would refuse the result.
     """
     entries = list(packets)
-    if problem := _problem(entries, n_frames):
-        raise ValueError(problem)
-    parts = [_HEAD.pack(MAGIC, n_frames, len(entries), 0)]
-    for entry in entries:
-        flags = KEY * entry.key | DISPOSABLE * entry.disposable
-        parts.append(_ROW.pack(len(entry.data), entry.pts, flags, 0))
-    body = b"".join((*parts, *(entry.data for entry in entries)))
-    return body + _CRC.pack(google_crc32c.value(body))
+    data, pts, key, disposable = zip(*entries, strict=True) if entries else ((), (), (), ())
+    columns = Entries(
+        data=np.frombuffer(b"".join(data), np.uint8),
+        size=np.array([len(part) for part in data], np.int64),
+        pts=np.array(pts, np.int64),
+        key=np.array(key, np.bool_),
+        disposable=np.array(disposable, np.bool_),
+    )
+    return pack_all(columns, n_frames, np.arange(len(entries)))
 
 
 def unpack(buffer: bytes | memoryview, slots: int | None = None) -> Gop:
@@ -109,8 +240,10 @@ def unpack(buffer: bytes | memoryview, slots: int | None = None) -> Gop:
     # As an array, since the library takes no memoryview and a copy would cost more than the checksum.
     if google_crc32c.value(np.frombuffer(view[:end], np.uint8)) != _CRC.unpack_from(view, end)[0]:
         raise DamageError("", "the checksum of a camera chunk does not match")
+    table = np.frombuffer(view[_HEAD.size : table_end], _TABLE)
+    flags = table["flags"]
     entries = _entries(view, table_end, end)
-    problem = _problem(entries, n_frames)
+    problem = _problem(table["size"], table["pts"], flags & KEY > 0, flags & DISPOSABLE > 0, n_frames)
     if slots is not None and n_frames > slots:
         problem = f"{n_frames} frames for {slots} slots"
     if problem:
@@ -201,21 +334,29 @@ def _entries(view: memoryview, table_end: int, end: int) -> list[Entry]:
     return entries
 
 
-def _problem(entries: Sequence[Entry], n_frames: int) -> str:
+def _problem(
+    size: NDArray[np.int64],
+    pts: NDArray[np.int64],
+    key: NDArray[np.bool_],
+    disposable: NDArray[np.bool_],
+    n_frames: int,
+) -> str:
     """Say what keeps these packets from being a chunk; "" if nothing does."""
-    shown = {entry.pts for entry in entries}
-    if not 1 <= n_frames <= _MOST or len(entries) > _MOST:
-        return f"{n_frames} frames in {len(entries)} packets"
-    if len(shown) != len(entries):
+    if not 1 <= n_frames <= _MOST or len(pts) > _MOST:
+        return f"{n_frames} frames in {len(pts)} packets"
+    shown = np.sort(pts)
+    if (shown[1:] == shown[:-1]).any():
         return "two packets are shown at the same time"
-    if missing := [slot for slot in range(n_frames) if slot not in shown]:
-        return f"no packet shows slot {missing[0]}"
-    if not -0x8000 <= min(shown) <= max(shown) <= 0x7FFF:
-        return f"packets are shown from {min(shown)} to {max(shown)}, which 16 bits do not hold"
-    if any(entry.key and entry.disposable for entry in entries):
+    begin, end = np.searchsorted(shown, (0, n_frames))
+    if end - begin < n_frames:
+        gaps = np.flatnonzero(shown[begin:end] != np.arange(end - begin))
+        return f"no packet shows slot {gaps[0] if gaps.size else end - begin}"
+    if not -0x8000 <= shown[0] <= shown[-1] <= 0x7FFF:
+        return f"packets are shown from {shown[0]} to {shown[-1]}, which 16 bits do not hold"
+    if (key & disposable).any():
         return "a key packet is marked as disposable"
-    if not entries[0].key:
+    if not key[0]:
         return "the first packet is not a key packet"
-    if not all(entry.data for entry in entries):
+    if not size.all():
         return "a packet is empty"
     return ""

@@ -215,17 +215,19 @@ class Run:
             If the source is bad or storage fails. What was written of its segment is lost: abort, or
             `restore` the episodes that shared it.
         """
-        key = signature(episode, self.options)
+        document = to_document(episode)
+        key = signature(episode, document, self.options)
         if key not in self.open:
             if len(self.open) >= _OPEN_SEGMENTS:
                 self._finish(next(iter(self.open)))
             self.open[key] = self._begin(episode)
             self.members[key] = []
         segment = self.open[key]
-        segment.add(episode, self.progress)
+        header = canonical(document)
+        segment.add(episode, header.decode(), self.progress)
         self.members[key].append(episode)
         self.done.add(episode.id)
-        self._headers[episode.id] = header_digest(episode)
+        self._headers[episode.id] = hashlib.sha256(header).hexdigest()
         if len(segment.headers) >= self.most or segment.written_bytes >= self.options.segment_bytes:
             self._finish(key)
 
@@ -234,7 +236,7 @@ class Run:
 
         Segments get smaller with each failure, so that what is written twice stays little.
         """
-        key = signature(episode, self.options)
+        key = signature(episode, to_document(episode), self.options)
         self.most = max(1, self.most // 2)
         segment = self.open.pop(key, None)
         if segment is not None:

@@ -50,18 +50,24 @@ if TYPE_CHECKING:
     from .encode import Encoding
 
 
-def signature(episode: Episode, options: WriteOptions) -> str:
-    """Return the digest of what all episodes of a segment must have in common."""
+def signature(episode: Episode, document: Mapping[str, Any], options: WriteOptions) -> str:
+    """Return the digest of what all episodes of a segment must have in common.
+
+    Parameters
+    ----------
+    document
+        The episode's header.
+    """
     taken = {
         name: to_document(stream.packets.format)
         for name, stream in episode.streams.items()
         if stream.packets is not None and not options.transcode
     }
     common = {
-        "streams": {name: to_document(stream.spec) for name, stream in episode.streams.items()},
+        "streams": {name: stream["spec"] for name, stream in document["streams"].items()},
         "packets": taken,
         "embodiment": episode.embodiment,
-        "rights": episode.rights.to_document(),
+        "rights": document["rights"],
         "clocks": sorted(episode.clocks),
     }
     return hashlib.sha256(canonical(common)).hexdigest()
@@ -74,7 +80,8 @@ class SegmentFolder(ABC):
         self.folder, self.id = folder, folder.name
         self.rights: Json = {}
         self.embodiment = ""
-        self.headers: list[dict[str, Any]] = []
+        self.ids: list[str] = []
+        self.headers: list[str] = []
         self.contents: dict[str, str] = {}
         self.clocks: dict[str, int] = {}
         self.cursor: dict[str, int] = {}
@@ -88,6 +95,15 @@ class SegmentFolder(ABC):
     @abstractmethod
     def abort(self) -> None:
         """Close all files and remove the staging folder."""
+
+    def tell(self, header: Mapping[str, Any]) -> None:
+        """Take the header of the next episode."""
+        self.tell_as(header["id"], canonical(header).decode())
+
+    def tell_as(self, episode: str, header: str) -> None:
+        """Take the header of the next episode in its canonical form."""
+        self.ids.append(episode)
+        self.headers.append(header)
 
     def span(self, clock: str, length: int) -> int:
         """Give the next episode its place on a clock's axis and return its first slot."""
@@ -122,7 +138,7 @@ class SegmentFolder(ABC):
         return Add(
             segment=self.id,
             files=hashed(self.folder),
-            episodes={header["id"]: row for row, header in enumerate(self.headers)},
+            episodes={episode: row for row, episode in enumerate(self.ids)},
             contents=self.contents,
             rights=self.rights,
             lengths={clock: tuple(n for _, n in spans) for clock, spans in sorted(self.spans.items())},
@@ -143,9 +159,9 @@ class SegmentFolder(ABC):
         import pyarrow.parquet as pq
 
         columns: dict[str, Any] = {
-            "id": [header["id"] for header in self.headers],
-            "content": [self.contents[header["id"]] for header in self.headers],
-            "header": [canonical(header).decode() for header in self.headers],
+            "id": self.ids,
+            "content": [self.contents[episode] for episode in self.ids],
+            "header": self.headers,
         }
         for clock, spans in sorted(self.spans.items()):
             columns[f"{clock}.start"] = pa.array([start for start, _ in spans], pa.int64())
@@ -193,8 +209,13 @@ class SegmentWriter(SegmentFolder):
         times, samples = self.times.values(), self.sinks.values()
         return sum(array.written for array in times) + sum(array.written for array in samples)
 
-    def add(self, episode: Episode, progress: Progress) -> None:
+    def add(self, episode: Episode, header: str, progress: Progress) -> None:
         """Write an episode.
+
+        Parameters
+        ----------
+        header
+            Its header in canonical form.
 
         Raises
         ------
@@ -211,7 +232,11 @@ class SegmentWriter(SegmentFolder):
             sink.pad(self.cursor[stream.spec.clock])
             digest.update(canonical([name, reports[name].sha256]))
         self.contents[episode.id] = digest.hexdigest()
-        self.headers.append(to_document(with_quality(episode, reports, self.sinks)))
+        measured = with_quality(episode, reports, self.sinks)
+        if measured is episode:
+            self.tell_as(episode.id, header)
+        else:
+            self.tell(to_document(measured))
 
     def _add_times(self, clock: Clock) -> str:
         times = clock.read()
@@ -267,12 +292,14 @@ def hashed(folder: Path) -> Mapping[str, File]:
 
 
 def with_quality(episode: Episode, reports: Mapping[str, StreamReport], sinks: Mapping[str, Sink]) -> Episode:
-    """Return the episode with the measured error of each lossy camera in its fidelity ledger."""
+    """Return the episode with the measured error of each lossy camera in its fidelity ledger, if any is."""
     measured = {
         name: quality_document(report.qualities, sink.encoding)
         for name, sink in sinks.items()
         if isinstance(sink, CameraSink) and (report := reports[name]).qualities
     }
+    if not measured:
+        return episode
 
     def told(fate: FieldFate) -> FieldFate:
         errors = {name: measured[name] for name in fate.to if name in measured}

@@ -6,14 +6,13 @@ At most a fixed amount of frames is in flight, whatever the length of a recordin
 from __future__ import annotations
 
 import hashlib
-import struct
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from google_crc32c import value as crc32c
@@ -22,7 +21,7 @@ from ..schemas import (
     Array,
     FormatError,
     Json,
-    Packet,
+    PacketBlock,
     Packets,
     SchemaError,
     Stream,
@@ -43,7 +42,6 @@ Progress = Callable[[str, int], None]
 _GOP_BYTES = 128 << 20
 _IN_FLIGHT_BYTES = 192 << 20
 _TRIAL_FRAMES = 64
-_PEEK_PACKETS = 512
 
 
 @dataclass(slots=True)
@@ -180,11 +178,10 @@ class CameraSink(ChunkSink):
 
         digest = hashlib.sha256()
 
-        def seen() -> Iterator[Packet]:
-            for packet in packets.read():
-                digest.update(struct.pack("<q?", packet.pts, packet.key))
-                digest.update(packet.data)
-                yield packet
+        def seen() -> Iterator[PacketBlock]:
+            for block in packets.blocks():
+                digest.update(told_of(block))
+                yield block
 
         slots, left = self.layout.chunk, stream.length
         try:
@@ -229,6 +226,19 @@ class CameraSink(ChunkSink):
                 future.cancel()
         report.sha256 = digest.hexdigest()
         return report
+
+
+def told_of(block: PacketBlock) -> bytes:
+    """Return what counts of packets: of each its pts (int64), the key flag (a byte), and its bytes."""
+    rows = np.zeros(len(block), [("pts", "<i8"), ("key", "?")])
+    rows["pts"], rows["key"] = block.pts, block.key
+    raw, width, view = rows.tobytes(), rows.itemsize, block.data.data
+    ends = np.cumsum(block.size)
+    each = zip((ends - block.size).tolist(), ends.tolist(), strict=True)
+    parts: list[bytes | memoryview] = [b""] * (2 * len(block))
+    parts[::2] = [raw[at : at + width] for at in range(0, len(raw), width)]
+    parts[1::2] = [view[start:end] for start, end in each]
+    return b"".join(parts)
 
 
 def checked_blocks(stream: Stream) -> Iterator[Array]:
@@ -295,7 +305,6 @@ def choose_encoding(
 
     spec = stream.spec
     if stream.packets is not None and not options.transcode:
-        peek = _first(stream.packets.read(), _PEEK_PACKETS)
         taken = Encoding(
             profile="source",
             video=stream.packets.format,
@@ -304,7 +313,7 @@ def choose_encoding(
             settings={},
             reason="packets taken as they came",
         )
-        return taken, slots_for_source(peek, video=stream.packets.format)
+        return taken, slots_for_source(stream.packets.blocks(), video=stream.packets.format)
     if options.profile == "source":
         raise FormatError(
             spec.name, "", "has no packets to take", "Choose another video profile, such as lossless"
@@ -313,14 +322,6 @@ def choose_encoding(
     if key not in known:
         known[key] = choose(_trial_frames(stream), profile=options.profile, quality_db=options.quality_db)
     return known[key], gop_slots(spec)
-
-
-def _first(items: Iterator[Any], count: int) -> list[Any]:
-    found = [item for item, _ in zip(items, range(count), strict=False)]
-    close = getattr(items, "close", None)
-    if close is not None:
-        close()
-    return found
 
 
 def _trial_frames(stream: Stream) -> Array:

@@ -36,6 +36,7 @@ from ..schemas import (
     Stream,
     Times,
     from_document,
+    packet_blocks,
     reasons,
     strict_json,
     tighten,
@@ -333,7 +334,10 @@ class Store:
 
         packets = None
         if array.layout.video is not None:
-            packets = Packets(format=array.layout.video, read=partial(_packets, array, start, stream.length))
+            packets = Packets(
+                format=array.layout.video,
+                blocks=lambda: packet_blocks(_packets(array, start, stream.length)),
+            )
         return replace(stream, read=read, packets=packets)
 
     def array(self, key: str, stream: str) -> tuple[ArrayReader, int, int]:

@@ -5,7 +5,7 @@ Pure: no file, no network, no Zarr; NumPy and the standard library only.
 
 from .combine import join, tighten
 from .decision import Code, Reason, published_as, reasons
-from .document import SCHEMA_VERSION, from_document, json_schema, strict_json, to_document
+from .document import SCHEMA_VERSION, from_document, json_schema, member_parser, strict_json, to_document
 from .episode import (
     UNKNOWN,
     ActionContract,
@@ -17,6 +17,7 @@ from .episode import (
     FieldFate,
     Json,
     Packet,
+    PacketBlock,
     Packets,
     Provenance,
     SourceFile,
@@ -27,6 +28,7 @@ from .episode import (
     episode_id,
     median_rate,
     nominal_times,
+    packet_blocks,
 )
 from .errors import (
     ConflictError,
@@ -73,6 +75,7 @@ __all__ = [
     "MissingExtraError",
     "NotFoundError",
     "Packet",
+    "PacketBlock",
     "Packets",
     "Policy",
     "Problem",
@@ -99,8 +102,10 @@ __all__ = [
     "join",
     "json_schema",
     "median_rate",
+    "member_parser",
     "nominal_times",
     "outbound",
+    "packet_blocks",
     "problems_of",
     "published_as",
     "reasons",

@@ -12,8 +12,8 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from .episode import Bound, Episode
@@ -96,17 +96,23 @@ _LEAVES = frozenset({str, int, float, bool, types.NoneType})
 
 
 def _plain(value: Any) -> Any:
-    if type(value) in _LEAVES:
-        return value
-    if isinstance(value, Rights):
-        return value.to_document()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(getattr(value, name)) for name in _members(type(value))}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(member) for key, member in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(member) for member in value]
-    return value
+    kind: Any = type(value)
+    return value if kind in _LEAVES else _plainer(kind)(value)
+
+
+@cache
+def _plainer(kind: type) -> Callable[[Any], Any]:
+    """Return what makes values of a type plain; looked up once, since a header has hundreds of them."""
+    if issubclass(kind, Rights):
+        return Rights.to_document
+    if dataclasses.is_dataclass(kind):
+        names = tuple(_members(kind))
+        return lambda value: {name: _plain(getattr(value, name)) for name in names}
+    if issubclass(kind, Mapping):
+        return lambda value: {str(key): _plain(member) for key, member in value.items()}
+    if issubclass(kind, tuple | list):
+        return lambda value: [_plain(member) for member in value]
+    return lambda value: value
 
 
 def to_document(value: object) -> dict[str, Any]:
@@ -133,15 +139,42 @@ def from_document(cls: type[T], document: object) -> T:
         if version != SCHEMA_VERSION or isinstance(version, bool):
             problems.append(Problem("schema", f"is {version!r}; this reads version {SCHEMA_VERSION}"))
         unknown = {key: document.pop(key) for key in list(document) if key not in _members(Episode)}
-    value = _parse(cls, document, "", problems)
+    kind: Any = cls
+    value = _parser(kind)(document, (), problems)
     if problems:
         raise SchemaError(problems)
     return dataclasses.replace(value, unknown=unknown) if unknown else value  # type: ignore[no-any-return]
 
 
-@cache
-def _anatomy(kind: Any) -> tuple[Any, tuple[Any, ...]]:
-    return get_origin(kind), get_args(kind)
+def member_parser(cls: type, name: str) -> Callable[[object], Any]:
+    """Return what makes one member of a data class of its value in a document, as `from_document` does.
+
+    It raises `SchemaError` with every problem of the value.
+    """
+    parser = _parser(_members(cls)[name][0])
+
+    def parse(value: object) -> Any:
+        problems: list[Problem] = []
+        parsed = parser(value, ((), name), problems)
+        if problems:
+            raise SchemaError(problems)
+        return parsed
+
+    return parse
+
+
+_Where = tuple[Any, ...]
+"""Place of a value, ``(place of what it is in, key)``: put into words only where something is wrong."""
+_Parser = Callable[[Any, _Where, list[Problem]], Any]
+"""Returns a value as an annotation wants it, or adds to the problems and returns None."""
+
+
+def _dotted(where: _Where) -> str:
+    keys: list[str] = []
+    while where:
+        where, key = where
+        keys.append(str(key))
+    return ".".join(reversed(keys))
 
 
 @cache
@@ -150,108 +183,170 @@ def _pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern.removesuffix("$") + r"\Z")
 
 
-def _parse(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:  # noqa: PLR0911
-    """Return ``value`` as an annotation wants it, or add to ``problems`` and return None."""
-    origin, arguments = _anatomy(kind)
+@cache
+def _parser(kind: Any) -> _Parser:  # noqa: PLR0911
+    """Return the parser of an annotation; made once, since a store has many headers."""
+    origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
-        return _parse_json(value, where, problems)
+        return _parse_json
     if origin is Annotated:
-        parsed = _parse(arguments[0], value, where, problems)
-        problems += [] if parsed is None else _bound_problems(arguments[1], parsed, where)
-        return parsed
+        return partial(_parse_bounded, _sound(*arguments), _parser(arguments[0]), arguments[1])
     if origin in {Union, types.UnionType}:
-        inner = next(a for a in arguments if a is not types.NoneType)
-        return None if value is None else _parse(inner, value, where, problems)
+        return partial(_parse_optional, _parser(next(a for a in arguments if a is not types.NoneType)))
     if origin is Literal:
-        if value in arguments:
-            return value
-        return _wrong(
-            problems, where, f"is {value!r}; must be one of {', '.join(map(str, arguments))}", "value"
-        )
+        return partial(_parse_literal, arguments)
     if origin is tuple:
-        if not isinstance(value, list | tuple):
-            return _wrong(problems, where, "must be a list")
-        return tuple(_parse(arguments[0], v, f"{where}.{i}", problems) for i, v in enumerate(value))
+        return partial(_parse_list, _parser(arguments[0]))
     if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            return _wrong(problems, where, "must be an object")
-        for key in value:
-            _parse(arguments[0], key, f"{where}.{key}", problems)
-        return {k: _parse(arguments[1], v, f"{where}.{k}", problems) for k, v in value.items()}
+        return partial(_parse_mapping, _parser(arguments[0]), _parser(arguments[1]))
     if kind is Rights:
-        found = rights_problems(value)
-        problems += [Problem(f"{where}.{p.where}", p.message, p.kind) for p in found]
-        return None if found else Rights.from_document(value)
+        return _parse_rights
     if dataclasses.is_dataclass(kind):
-        return _parse_members(kind, value, where, problems)
-    return _parse_scalar(kind, value, where, problems)
+        cls: Any = kind
+        members = {name: (_parser(inner), required) for name, (inner, required) in _members(cls).items()}
+        return partial(_parse_members, cls, members)
+    return _parse_text if kind is str else partial(_parse_scalar, kind)
 
 
-def _parse_members(cls: Any, value: Any, where: str, problems: list[Problem]) -> Any:
+def _sound(kind: Any, bound: Bound) -> Callable[[Any], bool]:
+    """Return what tells at once that nothing is wrong with a value; if it does not, each check is made."""
+    if kind is str:
+        fits = _pattern(bound.pattern).search
+        least, most = bound.min_length or 0, math.inf if bound.max_length is None else bound.max_length
+        return lambda value: (
+            type(value) is str
+            and value.isascii()
+            and least <= len(value) <= most
+            and (not bound.pattern or fits(value) is not None)
+        )
+    if kind is int and bound.minimum is not None:
+        minimum = bound.minimum
+        return lambda value: type(value) is int and value >= minimum
+    return lambda _: False
+
+
+def _parse_bounded(
+    sound: Callable[[Any], bool],
+    parser: _Parser,
+    bound: Bound,
+    value: Any,
+    where: _Where,
+    problems: list[Problem],
+) -> Any:
+    if sound(value):
+        return value
+    parsed = parser(value, where, problems)
+    if parsed is not None:
+        _check_bound(bound, parsed, where, problems)
+    return parsed
+
+
+def _parse_optional(parser: _Parser, value: Any, where: _Where, problems: list[Problem]) -> Any:
+    return None if value is None else parser(value, where, problems)
+
+
+def _parse_literal(words: tuple[Any, ...], value: Any, where: _Where, problems: list[Problem]) -> Any:
+    if value in words:
+        return value
+    return _wrong(problems, where, f"is {value!r}; must be one of {', '.join(map(str, words))}", "value")
+
+
+def _parse_list(parser: _Parser, value: Any, where: _Where, problems: list[Problem]) -> Any:
+    if not isinstance(value, list | tuple):
+        return _wrong(problems, where, "must be a list")
+    return tuple([parser(v, (where, i), problems) for i, v in enumerate(value)])
+
+
+def _parse_mapping(
+    keys: _Parser, members: _Parser, value: Any, where: _Where, problems: list[Problem]
+) -> Any:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        return _wrong(problems, where, "must be an object")
+    for key in value:
+        keys(key, (where, key), problems)
+    return {k: members(v, (where, k), problems) for k, v in value.items()}
+
+
+def _parse_rights(value: Any, where: _Where, problems: list[Problem]) -> Any:
+    found = rights_problems(value)
+    problems += [Problem(f"{_dotted(where)}.{p.where}", p.message, p.kind) for p in found]
+    return None if found else Rights.from_document(value)
+
+
+def _parse_members(
+    cls: Any,
+    members: Mapping[str, tuple[_Parser, bool]],
+    value: Any,
+    where: _Where,
+    problems: list[Problem],
+) -> Any:
     if not isinstance(value, Mapping):
         return _wrong(problems, where, "must be an object")
-    members = _members(cls)
-    dot = f"{where}." if where else ""
     before = len(problems)
-    problems += [
-        Problem(f"{dot}{name}", "is not a member known here", "unknown")
-        for name in value
-        if name not in members
-    ]
+    for name in value:
+        if name not in members:
+            _wrong(problems, (where, name), "is not a member known here", "unknown")
     arguments = {}
-    for name, (kind, required) in members.items():
+    for name, (parser, required) in members.items():
         if name in value:
-            arguments[name] = _parse(kind, value[name], dot + name, problems)
+            arguments[name] = parser(value[name], (where, name), problems)
         elif required:
-            problems.append(Problem(dot + name, "is missing", "missing"))
+            _wrong(problems, (where, name), "is missing", "missing")
     return cls(**arguments) if len(problems) == before else None
 
 
-def _parse_scalar(kind: type, value: Any, where: str, problems: list[Problem]) -> Any:
+_HALF = re.compile(r"[\ud800-\udfff]")
+
+
+def _parse_text(value: Any, where: _Where, problems: list[Problem]) -> Any:
+    if not isinstance(value, str):
+        return _wrong(problems, where, f"must be str, not {type(value).__name__}")
+    if not value.isascii() and _HALF.search(value):
+        return _wrong(problems, where, "holds half of a surrogate pair", "value")
+    return value
+
+
+def _parse_scalar(kind: type, value: Any, where: _Where, problems: list[Problem]) -> Any:
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if isinstance(value, int) or math.isfinite(value):
             return value
         return _wrong(problems, where, "must be finite", "value")
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)  # JSON does not tell 1.0 from 1
-    if isinstance(value, str) and kind is str and re.search(r"[\ud800-\udfff]", value):
-        return _wrong(problems, where, "holds half of a surrogate pair", "value")
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     return _wrong(problems, where, f"must be {kind.__name__}, not {type(value).__name__}")
 
 
-def _parse_json(value: Any, where: str, problems: list[Problem], depth: int = 0) -> Any:
+def _parse_json(value: Any, where: _Where, problems: list[Problem], depth: int = 0) -> Any:
     if depth > _MAX_DEPTH:
         return _wrong(problems, where, "is nested too deep", "value")
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {k: _parse_json(v, f"{where}.{k}", problems, depth + 1) for k, v in value.items()}
+        return {k: _parse_json(v, (where, k), problems, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_parse_json(v, f"{where}.{i}", problems, depth + 1) for i, v in enumerate(value)]
+        return [_parse_json(v, (where, i), problems, depth + 1) for i, v in enumerate(value)]
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, str):
-        return _parse_scalar(str, value, where, problems)
+        return _parse_text(value, where, problems)
     return _wrong(problems, where, f"{type(value).__name__} {str(value)[:40]} is not JSON")
 
 
-def _wrong(problems: list[Problem], where: str, message: str, kind: str = "type") -> None:
-    problems.append(Problem(where, message, kind))
+def _wrong(problems: list[Problem], where: _Where, message: str, kind: str = "type") -> None:
+    problems.append(Problem(_dotted(where), message, kind))
 
 
-def _bound_problems(bound: Bound, value: Any, where: str) -> list[Problem]:
-    found = []
+def _check_bound(bound: Bound, value: Any, where: _Where, problems: list[Problem]) -> None:
     if bound.pattern and not _pattern(bound.pattern).search(value):
-        found.append(Problem(where, f"{value[:80]!r} does not match {bound.pattern}"))
+        _wrong(problems, where, f"{value[:80]!r} does not match {bound.pattern}", "value")
     if bound.max_length is not None and len(value) > bound.max_length:
-        found.append(Problem(where, f"is longer than {bound.max_length} characters"))
+        _wrong(problems, where, f"is longer than {bound.max_length} characters", "value")
     if bound.min_length is not None and len(value) < bound.min_length:
-        found.append(Problem(where, "is empty"))
+        _wrong(problems, where, "is empty", "value")
     if bound.minimum is not None and value < bound.minimum:
-        found.append(Problem(where, f"is {value}; must be at least {bound.minimum}"))
-    return found
+        _wrong(problems, where, f"is {value}; must be at least {bound.minimum}", "value")
 
 
 def json_schema(cls: type = Episode) -> dict[str, Any]:

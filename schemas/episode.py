@@ -237,12 +237,81 @@ class Packet:
     key: bool
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PacketBlock:
+    """Packets that follow each other in decode order, their bytes behind each other.
+
+    Attributes
+    ----------
+    data
+        (sum of ``size``,) uint8.
+    size, pts
+        (n,) int64: bytes of each packet, and what `Packet.pts` tells.
+    key
+        (n,) bool, as `Packet.key`.
+    """
+
+    data: NDArray[np.uint8]
+    size: NDArray[np.int64]
+    pts: NDArray[np.int64]
+    key: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+    def __iter__(self) -> Iterator[Packet]:
+        """Yield the packets one by one."""
+        at = 0
+        for size, pts, key in zip(self.size.tolist(), self.pts.tolist(), self.key.tolist(), strict=True):
+            yield Packet(self.data[at : at + size].tobytes(), pts, key)
+            at += size
+
+
+PACKET_BLOCK_BYTES = 1 << 22
+PACKET_BLOCK_ROWS = 4096
+"""Bytes and packets from which on a block is not made longer."""
+
+
+def packet_blocks(packets: Iterable[Packet]) -> Iterator[PacketBlock]:
+    """Yield packets that come one by one as blocks of a few MB; holds one block."""
+    held: list[Packet] = []
+    taken = 0
+    for packet in packets:
+        held.append(packet)
+        taken += len(packet.data)
+        if taken >= PACKET_BLOCK_BYTES or len(held) == PACKET_BLOCK_ROWS:
+            yield _block_of(held)
+            held, taken = [], 0
+    if held:
+        yield _block_of(held)
+
+
+def _block_of(packets: list[Packet]) -> PacketBlock:
+    return PacketBlock(
+        data=np.frombuffer(b"".join(packet.data for packet in packets), np.uint8),
+        size=np.array([len(packet.data) for packet in packets], np.int64),
+        pts=np.array([packet.pts for packet in packets], np.int64),
+        key=np.array([packet.key for packet in packets], np.bool_),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packets:
-    """The encoded form of a video stream, for those who can take it without transcoding."""
+    """The encoded form of a video stream, for those who can take it without transcoding.
+
+    Attributes
+    ----------
+    blocks
+        Gives the packets in decode order, a block at a time, as often as anyone asks. Memory is one block.
+    """
 
     format: VideoFormat
-    read: Callable[[], Iterator[Packet]] = field(compare=False, repr=False, default=_header_only)
+    blocks: Callable[[], Iterator[PacketBlock]] = field(compare=False, repr=False, default=_header_only)
+
+    def read(self) -> Iterator[Packet]:
+        """Yield the packets one by one."""
+        for block in self.blocks():
+            yield from block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

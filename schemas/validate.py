@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -37,13 +37,9 @@ def contradictions(episode: Episode) -> list[Problem]:
         *_name_problems(episode),
         *(p for name, clock in episode.clocks.items() for p in _clock_problems(name, clock)),
         *(p for stream in episode.streams.values() for p in _stream_problems(stream, episode)),
-        *(p for i, event in enumerate(episode.events) for p in _event_problems(i, event)),
+        *event_problems(episode.events),
         *_ledger_problems(episode),
-        *(
-            Problem(f"instructions.{i}", "holds control characters")
-            for i, text in enumerate(episode.instructions)
-            if has_controls(text)
-        ),
+        *instruction_problems(episode.instructions),
     ]
 
 
@@ -157,9 +153,18 @@ def _contract_problems(spec: StreamSpec, where: str, axes: int) -> Iterator[Prob
         end = max(end, part.stop)
 
 
-def _event_problems(index: int, event: Event) -> Iterator[Problem]:
-    if event.stop_ns is not None and event.stop_ns < event.start_ns:
-        yield Problem(f"events.{index}.stop_ns", "is before its start")
+def event_problems(events: Sequence[Event]) -> Iterator[Problem]:
+    """Yield what in events, each member of which is sound by itself, does not go together."""
+    for index, event in enumerate(events):
+        if event.stop_ns is not None and event.stop_ns < event.start_ns:
+            yield Problem(f"events.{index}.stop_ns", "is before its start")
+
+
+def instruction_problems(instructions: Sequence[str]) -> Iterator[Problem]:
+    """Yield what is wrong with texts that tell a robot what to do."""
+    for index, text in enumerate(instructions):
+        if has_controls(text):
+            yield Problem(f"instructions.{index}", "holds control characters")
 
 
 def _ledger_problems(episode: Episode) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,7 +78,8 @@ class Outcome:
     peak
         Bytes by which the process grew.
     opened
-        Files that Python was asked for which lie neither beside the recording nor in the installation.
+        Files that Python was asked for which lie neither beside the recording nor in the installation, nor in
+        the folder for temporary files, in which nothing is but what the process puts there.
     """
 
     kind: str
@@ -103,12 +105,16 @@ class Reader:
         self._setup = {"allowed": None if allowed is None else [str(path) for path in allowed]}
         self._wrapper = wrapper
         self._process: subprocess.Popen[bytes] | None = None
+        self._scratch = TemporaryDirectory(prefix="reading-")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
+        left = list(Path(self._scratch.name).iterdir())
+        self._scratch.cleanup()
+        assert not left, "temporary files have no names, so that none is left of a process that died"
 
     def outcome(self, task: Task, seconds: float = _PATIENCE) -> Outcome:
         """Return what comes of reading a recording."""
@@ -135,6 +141,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=ROOT,
+            env={**os.environ, "TMPDIR": self._scratch.name},
         )
         if not self._line(120):
             raise RuntimeError("the reading process did not start")
@@ -185,7 +192,7 @@ def main() -> None:
         memory.begin()
         began = time.process_time()
         found = _read(known[task.format](**task.options), Path(task.path))
-        places = [*installation, str(Path(task.path).parent)]
+        places = [*installation, str(Path(task.path).parent), os.environ["TMPDIR"]]
         beyond = sorted({place for place in opened if not _within(place, places)})
         found = replace(
             found, seconds=time.process_time() - began, peak=memory.growth(), opened=tuple(beyond[:5])

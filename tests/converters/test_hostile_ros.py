@@ -156,6 +156,7 @@ def test_the_data_section_and_the_summary_are_checked_too(tmp_path: Path) -> Non
         ([record(4, struct.pack("<HH", 1, 5) + text("t") + text("json") + bytes(4))], "unknown schema"),
         ([channel(), message(b"{}", log=1 << 63)], "time"),
         ([record(5, bytes(3))], "message of 3 bytes"),
+        ([record(0, b"")], "kind 0"),
         ([chunk(20, channel()[:20], "")], "claims"),
         ([chunk(9, b"123456789", "brotli")], "brotli"),
         ([struct.pack("<BQ", 5, 1 << 40)], "claims"),

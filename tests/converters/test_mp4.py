@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import random
 from collections.abc import Callable, Iterator
@@ -377,6 +378,31 @@ def test_a_cut_off_file_is_refused(videos: Callable[[str], Path], tmp_path: Path
             Mp4Video(path)
         assert caught.value.path == str(path)
         assert caught.value.where
+
+
+def test_a_file_that_was_cut_off_since_it_was_looked_at_is_refused(
+    videos: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "shrunk.mp4"
+    path.write_bytes(videos("av1-2").read_bytes())
+    video = Mp4Video(path)
+    os.truncate(path, int(video._index.offset[7]) + 1)
+    with pytest.raises(FormatError, match=r"packet 7\]: is cut off"):
+        list(video.packets(0, LENGTH))
+
+
+@pytest.mark.parametrize(("limit", "most"), [("PACKET_BLOCK_ROWS", 3), ("PACKET_BLOCK_BYTES", 900)])
+@pytest.mark.parametrize("name", REMUXED)
+def test_small_blocks_hold_the_same_packets(
+    name: str, limit: str, most: int, videos: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = Mp4Video(videos(name))
+    whole = list(video.packets(3, 47))
+    monkeypatch.setattr(_mp4, limit, most)
+    blocks = list(video.blocks(3, 47))
+    assert [packet for block in blocks for packet in block] == whole
+    assert len(blocks) > 1
+    assert all(len(block) <= most for block in blocks)
 
 
 @pytest.mark.parametrize("name", ["h264-pyramid", "hevc-open", "av1-2", "vp9", "mpeg4"])

@@ -74,6 +74,42 @@ def test_what_encoders_drop_is_recognised(name: str, pictures: np.ndarray) -> No
     assert sum(inspect(packet.data).disposable for packet in packets) >= len(packets) // 4
 
 
+def one_by_one(codec: str, packets: list[bytes]) -> list[tuple[bool, bool]]:
+    inspect = Inspector(codec)
+    return [(flags.key, flags.disposable) for flags in map(inspect, packets)]
+
+
+def at_once(codec: str, parts: list[list[bytes]]) -> list[tuple[bool, bool]]:
+    inspect = Inspector(codec)
+    found: list[tuple[bool, bool]] = []
+    for packets in parts:
+        size = np.array([len(data) for data in packets])
+        flags = inspect.block(np.frombuffer(b"".join(packets), np.uint8), size)
+        found += zip(*(column.tolist() for column in flags), strict=True)
+    return found
+
+
+def test_blocks_say_what_their_packets_say(source: tuple[list[Packet], VideoFormat]) -> None:
+    packets, video = source
+    data = [packet.data for packet in packets]
+    assert at_once(video.codec, [data[:7], data[7:8], data[8:]]) == one_by_one(video.codec, data)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@given(data=st.data())
+def test_blocks_of_damaged_packets_say_what_their_packets_say(name: str, data: st.DataObject) -> None:
+    packets, codec = _few(name)
+    chosen = data.draw(st.lists(st.sampled_from(packets), min_size=1, max_size=6))
+    for number, packet in enumerate(chosen):
+        if data.draw(st.booleans()):
+            raw = bytearray(packet[: data.draw(st.integers(1, 60) | st.just(len(packet)))])
+            raw[data.draw(st.integers(0, min(len(raw) - 1, 40)))] = data.draw(st.integers(0, 255))
+            chosen[number] = bytes(raw)
+    cut = data.draw(st.integers(1, len(chosen)))
+    parts = [part for part in (chosen[:cut], chosen[cut:]) if part]
+    assert at_once(codec, parts) == one_by_one(codec, chosen)
+
+
 @pytest.mark.parametrize("codec", ["h264", "hevc", "vp9", "av1"])
 @given(
     data=st.binary(max_size=60),

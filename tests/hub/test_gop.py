@@ -3,10 +3,11 @@
 import struct
 
 import google_crc32c
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from teleopen.hub.gop import Entry, pack, runs, unpack
+from teleopen.hub.gop import Entries, Entry, needed, pack, pack_all, runs, unpack
 from teleopen.schemas import DamageError
 
 
@@ -137,3 +138,36 @@ def test_a_picture_shown_before_its_key_is_decoded_from_the_key_before() -> None
 def test_a_picture_without_a_key_is_damage() -> None:
     with pytest.raises(DamageError, match="key packet"):
         runs(packets_of((2, "key"), (0, "ref"), (1, "ref")), {1})
+
+
+def side_by_side(entries: list[Entry]) -> Entries:
+    data, pts, key, disposable = zip(*entries, strict=True)
+    return Entries(
+        np.frombuffer(b"".join(data), np.uint8),
+        np.array([len(part) for part in data]),
+        np.array(pts),
+        np.array(key),
+        np.array(disposable),
+    )
+
+
+@given(chunks(), st.data())
+def test_packets_side_by_side_are_chosen_and_packed_like_single_ones(
+    chunk: tuple[list[Entry], int], data: st.DataObject
+) -> None:
+    entries, n_frames = chunk
+    start = data.draw(st.integers(0, n_frames - 1))
+    stop = data.draw(st.integers(start + 1, n_frames))
+    columns = side_by_side(entries)
+    try:
+        expected = [entry for run in runs(entries, range(start, stop)) for entry in run]
+    except DamageError:
+        with pytest.raises(DamageError, match="no key packet"):
+            needed(columns, start, stop)
+        return
+    chosen = needed(columns, start, stop)
+    assert [entries[number] for number in chosen] == expected
+    shifted = [entry._replace(pts=entry.pts - start) for entry in expected]
+    assert pack_all(columns, stop - start, chosen, start) == pack(shifted, stop - start)
+    part = columns.at(chosen)
+    assert pack_all(part, stop - start, np.arange(len(part)), start) == pack(shifted, stop - start)

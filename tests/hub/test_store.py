@@ -23,6 +23,7 @@ from teleopen.schemas import (
     Rights,
     SchemaError,
     StoreError,
+    packet_blocks,
     to_document,
 )
 
@@ -329,7 +330,7 @@ def test_packets_that_are_handed_out_decode_to_all_frames_though_the_cut_was_not
         camera,
         spec=replace(camera.spec, shape=(64, 96, 3)),
         read=lambda start, stop: iter([pictures[start:stop]]),
-        packets=Packets(format=video, read=lambda: iter(packets)),
+        packets=Packets(format=video, blocks=lambda: packet_blocks(packets)),
     )
     source = replace(source, streams={**source.streams, camera.spec.name: camera})
     store = create_store(tmp_path / "store")

@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from teleopen.hub.encode import Encoding, choose, encode_gop, encoding_of, forma
 from teleopen.hub.gop import Entry, pack, unpack
 from teleopen.hub.quality import EQUAL_DB, measure, ssim
 from teleopen.hub.source import gops_from_packets, slots_for_source
-from teleopen.schemas import DamageError, FormatError, Packet, VideoFormat
+from teleopen.schemas import DamageError, FormatError, Packet, VideoFormat, packet_blocks
 
 from tests.hub.clips import clip, in_sequence, stream
 
@@ -346,7 +347,7 @@ VIDEO = VideoFormat(
 def test_the_array_says_the_range_whatever_the_bitstream_says(tagged: str, range_: Any) -> None:
     packets, video = stream(clip(2, 64, 96), "libx264", {"preset": "ultrafast"}, pixel_format=tagged)
     video = replace(video, pixel_format="yuv420p", range=range_)
-    (chunk,) = gops_from_packets(packets, video=video, length=2, slots=32)
+    (chunk,) = gops_from_packets(packet_blocks(packets), video=video, length=2, slots=32)
     colour = decoded(chunk, video, [1], (64, 96, 3))[0]
     luma = decoded(chunk, replace(video, range="full"), [1], (64, 96, 1))[0]
     grey = luma.astype(float) if range_ == "full" else (luma - 16.0) * 255 / 219
@@ -399,7 +400,7 @@ def test_a_source_keeps_its_packets_and_its_pixels(
     packets, video = source
     truth = in_sequence(packets, video)
     of_source = {packet.pts: packet.data for packet in packets}
-    chunks = list(gops_from_packets(packets, video=video, length=LENGTH, slots=slots))
+    chunks = list(gops_from_packets(packet_blocks(packets), video=video, length=LENGTH, slots=slots))
     assert len(chunks) == -(-LENGTH // slots)
     rng = np.random.default_rng(3)
     for index, chunk in enumerate(chunks):
@@ -416,18 +417,32 @@ def test_a_source_keeps_its_packets_and_its_pixels(
             np.testing.assert_array_equal(decoded(chunk, video, window, (64, 96, 3)), whole[window])
 
 
+def test_it_does_not_matter_in_which_blocks_packets_come(source: tuple[list[Packet], VideoFormat]) -> None:
+    packets, video = source
+
+    def chunks(edges: Iterable[int]) -> list[bytes]:
+        parts = [packets[a:b] for a, b in pairwise(edges)]
+        blocks = [block for part in parts for block in packet_blocks(part)]
+        assert sum(map(len, blocks)) == LENGTH
+        return list(gops_from_packets(blocks, video=video, length=LENGTH, slots=32))
+
+    whole = chunks([0, LENGTH])
+    assert chunks(range(LENGTH + 1)) == whole
+    assert chunks([0, 3, 40, 41, 128, LENGTH]) == whole
+
+
 def test_the_length_of_chunks_follows_from_the_source(source: tuple[list[Packet], VideoFormat]) -> None:
     packets, video = source
-    slots = slots_for_source(packets, video=video)
-    chunks = list(gops_from_packets(packets, video=video, length=128, slots=slots))
+    slots = slots_for_source(packet_blocks(packets), video=video)
+    chunks = list(gops_from_packets(packet_blocks(packets), video=video, length=128, slots=slots))
     stored = sum(len(unpack(chunk).packets) for chunk in chunks)
     assert slots == 256 or stored <= 1.25 * 128 + slots
 
 
 def test_a_source_that_fits_takes_no_preroll() -> None:
     packets, video = stream(clip(64, 64, 96), "libx264", {"preset": "ultrafast"}, gop=16)
-    assert slots_for_source(packets, video=video) == 32
-    for chunk in gops_from_packets(packets, video=video, length=64, slots=32):
+    assert slots_for_source(packet_blocks(packets), video=video) == 32
+    for chunk in gops_from_packets(packet_blocks(packets), video=video, length=64, slots=32):
         assert [entry.pts for entry in unpack(chunk).packets] == list(range(32))
 
 
@@ -453,7 +468,9 @@ def test_an_mp4_is_taken_as_it_is(tmp_path: Path) -> None:
         ]
     video = replace(VIDEO, width=96, height=64)
     truth = in_sequence(packets, video)
-    for index, chunk in enumerate(gops_from_packets(packets, video=video, length=100, slots=32)):
+    for index, chunk in enumerate(
+        gops_from_packets(packet_blocks(packets), video=video, length=100, slots=32)
+    ):
         n = unpack(chunk).n_frames
         expected = [truth[index * 32 + slot] for slot in range(n)]
         np.testing.assert_array_equal(decoded(chunk, video, range(n), (64, 96, 3)), expected)
@@ -483,7 +500,7 @@ def test_a_source_with_a_fault_is_refused_with_its_place(fault: str) -> None:
     packets, video = one_source()
     change, where = FAULTS[fault]
     with pytest.raises(FormatError) as caught:
-        list(gops_from_packets(change(packets), video=video, length=70, slots=32))
+        list(gops_from_packets(packet_blocks(change(packets)), video=video, length=70, slots=32))
     assert caught.value.where.startswith(where)
 
 
@@ -491,14 +508,14 @@ def test_what_is_held_is_bounded() -> None:
     packets, video = one_source()
     endless = (Packet(packets[0].data if n == 0 else packets[1].data, n, n == 0) for n in range(100_000))
     with pytest.raises(FormatError, match="without a key picture"):
-        list(gops_from_packets(endless, video=video, length=100_000, slots=32))
+        list(gops_from_packets(packet_blocks(endless), video=video, length=100_000, slots=32))
 
 
 def test_frames_outside_of_the_episode_are_kept_as_far_as_they_are_needed() -> None:
     packets, video = one_source()
     truth = in_sequence(packets, video)
     shifted = [replace(packet, pts=packet.pts - 13) for packet in packets]
-    (chunk,) = gops_from_packets(shifted, video=video, length=20, slots=32)
+    (chunk,) = gops_from_packets(packet_blocks(shifted), video=video, length=20, slots=32)
     found = decoded(chunk, video, range(20), (64, 96, 3))
     np.testing.assert_array_equal(found, [truth[13 + slot] for slot in range(20)])
     assert max(entry.pts for entry in unpack(chunk).packets) < 24
@@ -508,7 +525,9 @@ def test_ten_bits_are_refused() -> None:
     packets, video = one_source()
     with pytest.raises(FormatError, match="yuv420p10le"):
         list(
-            gops_from_packets(packets, video=replace(video, pixel_format="yuv420p10le"), length=70, slots=32)
+            gops_from_packets(
+                packet_blocks(packets), video=replace(video, pixel_format="yuv420p10le"), length=70, slots=32
+            )
         )
 
 

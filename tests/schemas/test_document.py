@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from teleopen.schemas import (
     canonical,
     from_document,
     json_schema,
+    member_parser,
     problems_of,
     strict_json,
     to_document,
@@ -117,6 +120,27 @@ def test_schema_and_validator_agree_on_each_place_of_a_document() -> None:
             if is_accepted(document) != VALIDATOR.is_valid(document):
                 differ.append((place, value))
     assert differ == []
+
+
+def outcome(parse: Callable[[Any], Any], value: object) -> Any:
+    """Return what comes of a value, with its type, or all that is wrong with it."""
+    try:
+        parsed = parse(value)
+    except SchemaError as error:
+        return error.problems
+    return type(parsed), parsed
+
+
+def _member(name: str, document: object) -> Any:
+    return getattr(from_document(Episode, document), name)
+
+
+def test_a_member_by_itself_comes_to_what_it_comes_to_in_its_document() -> None:
+    document = json.loads(GOLDEN.read_bytes())
+    for name in document.keys() - {"schema"}:
+        parse = member_parser(Episode, name)
+        for value in (*ODD, document[name]):
+            assert outcome(parse, value) == outcome(partial(_member, name), {**document, name: value})
 
 
 def test_unknown_members_of_a_header_are_kept() -> None:

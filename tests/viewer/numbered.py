@@ -20,6 +20,7 @@ from teleopen.schemas import (
     StreamSpec,
     episode_id,
     nominal_times,
+    packet_blocks,
 )
 from teleopen.schemas.episode import Event
 
@@ -112,5 +113,7 @@ def encoded(steps: int = 70, options: dict[str, str] | None = None, encoder: str
     """Return the episode with its camera encoded by somebody else: x264 as it is, which means B-frames."""
     packets, video = stream(frames(0, steps), encoder, options or {"bf": "3", "b-pyramid": "normal"}, gop=24)
     made = episode(steps)
-    camera = replace(made.streams[CAMERA], packets=Packets(format=video, read=partial(iter, list(packets))))
+    camera = replace(
+        made.streams[CAMERA], packets=Packets(format=video, blocks=partial(packet_blocks, list(packets)))
+    )
     return replace(made, streams={**made.streams, CAMERA: camera})

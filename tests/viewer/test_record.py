@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from teleopen.hub import WriteOptions, create_store
 from teleopen.hub.encode import Profile
-from teleopen.schemas import UNKNOWN, Clock, Episode, Packets, Rights, Stream, StreamSpec
+from teleopen.schemas import UNKNOWN, Clock, Episode, Packets, Rights, Stream, StreamSpec, packet_blocks
 from teleopen.schemas.decision import reasons
 from teleopen.schemas.episode import Event
 
@@ -114,7 +114,7 @@ def test_one_packet_out_of_order_is_enough_to_tell_the_orders_apart(tmp_path: Pa
     assert plain is not None
     mixed = [*(p for p in plain.read() if p.pts < 48), *tail]
     camera = replace(
-        episode.streams[CAMERA], packets=Packets(format=packets.format, read=lambda: iter(mixed))
+        episode.streams[CAMERA], packets=Packets(format=packets.format, blocks=lambda: packet_blocks(mixed))
     )
     episode = replace(episode, streams={**episode.streams, CAMERA: camera})
     assert "VideoStream:sample" not in recorded(episode, tmp_path).components(IMAGE)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from teleopen.schemas import Array, Episode, Packet, Packets
+from teleopen.schemas import Array, Episode, Packet, Packets, packet_blocks
 
 from tests.episodes import make
 from tests.hub.clips import Pixels, clip, in_sequence, stream
@@ -40,7 +40,7 @@ def with_packets(episode: Episode, packets: list[Packet], video: Any) -> Episode
     camera = replace(
         episode.streams[CAMERA],
         read=partial(_frames, shown),
-        packets=Packets(format=video, read=lambda: iter(packets)),
+        packets=Packets(format=video, blocks=lambda: packet_blocks(packets)),
     )
     return replace(episode, streams={**episode.streams, CAMERA: camera})
 
