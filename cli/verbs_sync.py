@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -312,8 +313,19 @@ def _show_audit(document: dict[str, Any]) -> None:
     line(f"{verdict}: {told}, {checked}; revision {document['base']}")
     if document["withdrawn"]:
         line(f"withdrawn from here: {amount(document['withdrawn'], 'episode')}")
+    for ref in document["refs"]:
+        line(f"{ref['kind']} {ref['name']} ({ref['commit'][:12]}): {_seen_of(ref)}")
     if document["pending"]:
         line(f"nobody claims {amount(len(document['pending']), 'file')} yet: a publisher is at work, or died")
+
+
+def _seen_of(ref: Mapping[str, Any]) -> str:
+    if ref["files"] is None:
+        return "not looked at"
+    told = f"{amount(ref['episodes'], 'episode')}, {amount(ref['files'], 'file')}"
+    if ref["withdrawn"]:
+        return f"{told}; {len(ref['withdrawn'])} of them withdrawn since (publish --purge removes them)"
+    return told
 
 
 def pull(args: argparse.Namespace) -> int:

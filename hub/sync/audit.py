@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -37,6 +37,7 @@ from ..storage import Storage
 from ..store import Store
 from ..verify import Finding
 from ..verify import verify as verify_store
+from .audit_refs import RefReport
 from .public_log import told_files
 from .target import Progress, Target, silent
 from .tree import MANIFEST, PublicState, is_data
@@ -60,6 +61,8 @@ class AuditReport:
     pending
         Data that nothing claims yet or any more: a publisher is at work, or died at it. Nobody vouches for
         it.
+    refs
+        What other branches and tags of a repository of the Hub hold, where the newest state was asked for.
     licence, episodes, withdrawn
         What all goes out under; how many are public, and how many were.
     files, bytes, hashed
@@ -70,6 +73,7 @@ class AuditReport:
     base: str
     findings: tuple[Finding, ...]
     pending: tuple[str, ...]
+    refs: tuple[RefReport, ...]
     licence: str
     episodes: int
     withdrawn: int
@@ -116,6 +120,8 @@ def audit(
         report = _audit(
             target, state, state.storage, full=full, now=now or datetime.now(UTC), progress=progress
         )
+        if revision is None:
+            report = _with_refs(target, state, report)
         # What a newer state does not list is deleted after it: whoever was reading then looks again.
         if report.ok or revision is not None or turn + 1 == _ROUNDS or target.look().base == state.base:
             break
@@ -151,12 +157,27 @@ def _audit(
         base=str(state.base),
         findings=tuple(dict.fromkeys(findings)),
         pending=tuple(sorted(pending)),
+        refs=(),
         licence=str(manifest.get("licence", "")),
         episodes=len(manifest.get("episodes", ())),
         withdrawn=len(manifest.get("tombstones", ())),
         files=len(state.files),
         bytes=sum(file.size for file in state.files.values()),
         hashed=len(hashed),
+    )
+
+
+def _with_refs(target: Target, state: PublicState, report: AuditReport) -> AuditReport:
+    """Look at the other refs of a place that has any."""
+    look = getattr(target, "refs", None)
+    if look is None:
+        return report
+    refs, findings, pending = look(state)
+    return replace(
+        report,
+        refs=tuple(refs),
+        findings=tuple(dict.fromkeys((*report.findings, *findings))),
+        pending=(*report.pending, *sorted(pending)),
     )
 
 

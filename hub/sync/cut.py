@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -35,8 +35,9 @@ from ..log import File
 from ..segment import SegmentFolder
 from ..storage import LocalStorage, Storage
 from ..store import open_segment
+from .alike import scrubber
 from .facts import public_attributes
-from .scrub import VERSION, scrub
+from .scrub import VERSION
 from .tree import Blob
 
 
@@ -139,6 +140,14 @@ class _Made:
     lengths: Mapping[str, tuple[int, ...]]
 
 
+Headers = Callable[[str, tuple[str, ...]], Mapping[str, str]]
+"""Gives public headers by episode, for a segment and the names of people that are not in them."""
+
+
+def _none(_segment: str, _names: tuple[str, ...]) -> Mapping[str, str]:
+    return {}
+
+
 class Cutter:
     """Makes public segments in a folder, and takes up what it has made there before.
 
@@ -153,8 +162,13 @@ class Cutter:
         self.folder = folder
         self.storage = LocalStorage(folder)
 
-    def cut(self, storage: Storage, part: Part) -> Cut:
+    def cut(self, storage: Storage, part: Part, headers: Headers = _none) -> Cut:
         """Return the public segment of a part.
+
+        Parameters
+        ----------
+        headers
+            Gives the public headers of a segment's episodes that are at hand, with every stream in them.
 
         Raises
         ------
@@ -165,12 +179,13 @@ class Cutter:
             _check_sizes(storage, part.source, part.source.files)
             return Cut(add=part.source, blobs=_taken(storage, part, part.source.files))
         found = self._kept(storage, part)
-        return found if found is not None else self._make(storage, part)
+        return found if found is not None else self._make(storage, part, headers)
 
-    def _make(self, storage: Storage, part: Part) -> Cut:
+    def _make(self, storage: Storage, part: Part, headers: Headers) -> Cut:
         _check_sizes(storage, part.source, part.shards)
         folder = self.folder / part.id
         aside = self.folder / f"{part.id}.{os.getpid()}"
+        known = {} if part.withheld else headers(part.source.segment, part.names)
         for old in (folder, aside):
             disk.remove_tree(old)
         # A segment is named after its folder, so it is made in one of that name.
@@ -178,11 +193,11 @@ class Cutter:
         disk.make_folder(aside)
         try:
             if part.whole:
-                add = _Redocumented(inner, storage, part).finish()
+                add = _Redocumented(inner, storage, part, known).finish()
             else:
                 for path in part.shards:
                     _check_bytes(storage, part.source, path)
-                add = _Chosen(inner, storage, part).finish()
+                add = _Chosen(inner, storage, part, known).finish()
         except BaseException:
             disk.remove_tree(aside)
             raise
@@ -272,7 +287,7 @@ def _check_bytes(storage: Storage, add: Add, path: str) -> None:
 class _Redocumented(SegmentFolder):
     """The documents of a segment of which every episode goes; its shards stay where they are."""
 
-    def __init__(self, folder: Path, storage: Storage, part: Part) -> None:
+    def __init__(self, folder: Path, storage: Storage, part: Part, known: Mapping[str, str]) -> None:
         super().__init__(folder)
         segment = open_segment(storage, part.source)
         self._documents = {
@@ -282,12 +297,12 @@ class _Redocumented(SegmentFolder):
         }
         self.clocks = {clock: slots for clock, slots in segment.slots.items() if clock in part.clocks}
         for episode, row in _in_rows(part.source):
-            self.headers.append(_public_header(strict_json(segment.table["header"][row]), part))
+            self.tell_as(episode, known.get(episode) or _public_header(segment.table["header"][row], part))
             self.contents[episode] = part.source.contents[episode]
             for clock in self.clocks:
                 start, length = (int(segment.table[f"{clock}.{name}"][row]) for name in ("start", "length"))
                 self.spans.setdefault(clock, []).append((start, length))
-        self.embodiment = self.headers[0]["embodiment"]
+        self.embodiment = strict_json(self.headers[0])["embodiment"]
 
     def arrays(self) -> dict[str, Any]:
         return self._documents
@@ -299,21 +314,21 @@ class _Redocumented(SegmentFolder):
 class _Chosen(CopiedSegment):
     """A segment of some episodes of another: their chunks copied, their headers scrubbed."""
 
-    def __init__(self, folder: Path, storage: Storage, part: Part) -> None:
+    def __init__(self, folder: Path, storage: Storage, part: Part, known: Mapping[str, str]) -> None:
         super().__init__(folder)
-        self._part = part
+        self._part, self._known = part, known
         try:
             self.take(storage, part.source)
         except BaseException:
             self.abort()
             raise
-        self.embodiment = self.headers[0]["embodiment"]
+        self.embodiment = strict_json(self.headers[0])["embodiment"]
 
     def wants(self, path: str) -> bool:
         return self._part.wants(path)
 
-    def header_of(self, header: dict[str, Any]) -> dict[str, Any]:
-        return _public_header(header, self._part)
+    def take_header(self, episode: str, header: str) -> None:
+        self.tell_as(episode, self._known.get(episode) or _public_header(header, self._part))
 
     def attributes_of(self, document: Mapping[str, Any]) -> dict[str, Any]:
         public = public_attributes(document, self._part.names, self._part.withheld)
@@ -325,8 +340,8 @@ def _in_rows(add: Add) -> list[tuple[str, int]]:
     return sorted(add.episodes.items(), key=lambda item: item[1])
 
 
-def _public_header(header: Mapping[str, Any], part: Part) -> dict[str, Any]:
-    found = scrub(header, part.names, part.withheld)
+def _public_header(header: str, part: Part) -> str:
+    found = scrubber(part.names, part.withheld).public(header)
     if found.problems:
         raise SchemaError([Problem("header", problem) for problem in found.problems])
-    return found.document
+    return found.text

@@ -21,9 +21,11 @@ from ..gop import shown
 from ..layout import group_document
 from ..storage import Storage
 from ..store import OpenSegment, open_segment
-from .scrub import RIGHTS_OF_A_STREAM, VERSION, scrub, scrub_encodings, scrub_spec
+from .alike import scrubber
+from .scrub import RIGHTS_OF_A_STREAM, VERSION, scrub_encodings, scrub_spec
 
 _HEAD_BYTES = 4 << 10
+_MOST_PACKED = 64 << 20
 
 CACHE = "publish"
 """Folder for what publishing keeps between runs, below a store's staging folder unless told otherwise."""
@@ -92,6 +94,7 @@ class Facts:
 
     def __init__(self, storage: Storage, folder: Path) -> None:
         self.storage, self.folder = storage, folder
+        self._headers: dict[tuple[str, tuple[str, ...]], _Packed] = {}
         disk.make_folder(folder)
 
     def of(self, add: Add, names: tuple[str, ...]) -> SegmentFacts:
@@ -111,13 +114,42 @@ class Facts:
         kept = self.folder / f"{add.segment}-{sha256(told).hexdigest()[:16]}.json"
         found = _read(kept)
         if found is None or not add.episodes.keys() <= found.episodes.keys():
-            found = facts_of(open_segment(self.storage, add), add, names)
+            found, headers = facts_of(open_segment(self.storage, add), add, names)
             _write(kept, found)
+            if sum(len(one.data) for one in self._headers.values()) < _MOST_PACKED:
+                self._headers[add.segment, names] = _Packed.of(headers)
         return found
 
+    def headers(self, segment: str, names: tuple[str, ...]) -> Mapping[str, str]:
+        """Return public headers of a segment's episodes that were made for its facts, if they are at hand."""
+        packed = self._headers.get((segment, names))
+        return {} if packed is None else packed.headers()
 
-def facts_of(segment: OpenSegment, add: Add, names: tuple[str, ...]) -> SegmentFacts:
-    """Return the facts on an open segment.
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Headers of a segment, which differ little, in a small part of their size."""
+
+    episodes: tuple[str, ...]
+    data: bytes
+    size: int
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> _Packed:
+        import pyarrow as pa
+
+        raw = "\n".join(headers.values()).encode()  # canonical JSON has no newline of its own
+        return cls(tuple(headers), pa.compress(raw, codec="lz4", asbytes=True), len(raw))
+
+    def headers(self) -> dict[str, str]:
+        import pyarrow as pa
+
+        raw = pa.decompress(self.data, self.size, codec="lz4", asbytes=True).decode()
+        return dict(zip(self.episodes, raw.split("\n"), strict=True))
+
+
+def facts_of(segment: OpenSegment, add: Add, names: tuple[str, ...]) -> tuple[SegmentFacts, dict[str, str]]:
+    """Return the facts on an open segment, and the public headers of its episodes.
 
     Raises
     ------
@@ -132,29 +164,33 @@ def facts_of(segment: OpenSegment, add: Add, names: tuple[str, ...]) -> SegmentF
             specs[told["stream"]["name"]] = told["stream"]
         unchanged = unchanged and document["attributes"] == public_attributes(document, names)
     episodes = {}
+    headers = {}
+    scrub = scrubber(names).public
     for episode, row in add.episodes.items():
         place = f"{add.segment}/episodes.parquet [row {row}]"
         try:
-            header = strict_json(segment.table["header"][row])
-            public = scrub(header, names)
-            sources = tuple(file["sha256"] for file in header["provenance"]["sources"])
+            public = scrub(segment.table["header"][row])
+            if public.id != episode and not public.problems:
+                raise ValueError(f"it is of episode {public.id}")
         except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
             raise DamageError(place, f"episode header cannot be read: {error!r}") from error
+        headers[episode] = public.text
         episodes[episode] = EpisodeFacts(
             row=row,
-            header=sha256(canonical(public.document)).hexdigest(),
-            unchanged=canonical(header) == canonical(public.document),
-            sources=sources,
+            header=sha256(public.text.encode()).hexdigest(),
+            unchanged=public.unchanged,
+            sources=public.sources,
             foreign=_has_foreign_pictures(segment, row),
             problem="; ".join(public.problems[:3]),
         )
-        unchanged = unchanged and segment.header["embodiment"] == public.document["embodiment"]
-    return SegmentFacts(
+        unchanged = unchanged and segment.header["embodiment"] == public.embodiment
+    found = SegmentFacts(
         rows=len(segment.table["id"]),
         unchanged=unchanged,
         streams={name: _stated_rights(spec["attributes"]) for name, spec in sorted(specs.items())},
         episodes=episodes,
     )
+    return found, headers
 
 
 def _is_known(segment: OpenSegment, add: Add) -> bool:

@@ -8,8 +8,9 @@ from hashlib import sha256
 
 from ...schemas import DamageError, NotFoundError, SchemaError, StoreError, from_document
 from ...schemas.episode import Count, Digest
-from ..log import File, Line, SegmentId, Time, read_or_none, unsealed
+from ..log import File, Line, SegmentId, Time, unsealed
 from ..storage import Storage, safe_key
+from .bounds import document_or_none
 from .tree import Blob, is_data
 
 FOLDER = "generations"
@@ -106,7 +107,7 @@ def read_list(storage: Storage, number: int) -> Found | None:
     DamageError
         If it is not what was written.
     """
-    raw = read_or_none(storage, list_key(number))
+    raw = document_or_none(storage, list_key(number))
     if raw is None:
         return None
     place = f"{storage.url}/{list_key(number)}"

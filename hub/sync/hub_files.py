@@ -14,6 +14,7 @@ from ...schemas import DamageError, NotFoundError, StoreError
 from .. import disk
 from ..log import File
 from . import hub_client
+from .bounds import check_size
 from .hub_client import as_ours, call
 from .target import Snapshot
 
@@ -22,6 +23,7 @@ REPO_TYPE = "dataset"
 _TRIES = 3
 _SMALL = 16 << 20
 _MOST_KEPT = 4 << 20
+_PART = 1 << 20
 
 
 def git_id(data: bytes) -> str:
@@ -149,11 +151,19 @@ class Reader:
             found[path] = File(size=entry.size, sha256=sha256)
         return found
 
+    def sha256(self, entry: Entry) -> str | None:
+        """Return the SHA-256 of a file as far as it is known without asking: in LFS, or read before."""
+        if entry.lfs is not None:
+            return entry.lfs
+        known = self._cache.get(entry.blob)
+        return None if known is None else hashlib.sha256(known).hexdigest()
+
     def small(self, commit: str, path: str, entry: Entry) -> bytes:
         """Return a file that is not in LFS, checked against its id."""
         known = self._cache.get(entry.blob)
         if known is not None:
             return known
+        check_size(f"{self.url}/{path}", entry.size)
         for _ in range(_TRIES):
             data = self.get(commit, path, 0, entry.size, entry.size)
             if git_id(data) == entry.blob:
@@ -203,12 +213,15 @@ class Reader:
             headers["Range"] = f"bytes={start}-{stop - 1}"
 
         def ask() -> bytes:
-            response = client.http_backoff("GET", url, headers=headers, timeout=hub_client.TIMEOUT_S)
-            client.hf_raise_for_status(response)
-            data: bytes = response.content
-            if response.status_code == 200 and not whole and len(data) == size:
-                return data[start:stop]  # a server or cache on the way ignores ranges
-            return data
+            session = client.get_session()
+            with session.stream("GET", url, headers=headers, timeout=hub_client.TIMEOUT_S) as response:
+                client.hf_raise_for_status(response)
+                # A server or cache on the way may ignore ranges, and send the whole file.
+                most = size if response.status_code == 200 else stop - start
+                data = _body(response, most)
+                if response.status_code == 200 and not whole and len(data) == size:
+                    return data[start:stop]
+                return data
 
         try:
             data = call(f"{self.url}/{path}", ask)
@@ -220,6 +233,17 @@ class Reader:
             why = f"the server sent {len(data)} bytes where {stop - start} were asked for"
             raise DamageError(f"{self.url}/{path}", why)
         return data
+
+
+def _body(response: Any, most: int) -> bytes:
+    """Return the body of an answer, but no more than one byte beyond what was asked for."""
+    parts, size = [], 0
+    for part in response.iter_bytes(_PART):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            break
+    return b"".join(parts)[: most + 1]
 
 
 def check_bytes(reader: Reader, commit: str, entries: Mapping[str, Entry], paths: Sequence[str]) -> None:

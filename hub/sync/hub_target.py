@@ -30,7 +30,9 @@ from typing import Any, Literal
 
 from ...schemas import DamageError, NotFoundError, StoreError
 from .. import disk
+from ..verify import Finding
 from . import hub_client
+from .audit_refs import RefReport, look_at_refs
 from .hub_client import as_ours, call, connect, described, is_passing, pause, status_of
 from .hub_files import ATTRIBUTES, REPO_TYPE, Cache, Entry, Reader, check_bytes, git_id
 from .plan import Plan
@@ -102,6 +104,10 @@ class HubTarget:
         entries = self._reader.entries(info.sha)
         files = self._reader.files(info.sha, entries)
         return read_public(self._reader.snapshot(info.sha, entries, files), info.sha, files)
+
+    def refs(self, state: PublicState) -> tuple[list[RefReport], list[Finding], list[str]]:
+        """Return what branches and tags hold, what is wrong there, and data there that nothing claims."""
+        return look_at_refs(self._api, self._reader, state)
 
     def probe(self, state: PublicState, paths: Sequence[str]) -> None:
         if state.base is None:

@@ -46,10 +46,11 @@ from ...schemas import (
     to_document,
 )
 from ..compact import GRACE_S
-from ..log import read_or_none, sealed, unsealed
+from ..log import sealed, unsealed
 from ..remote import RemoteStorage
 from ..storage import STAGING, Storage, open_storage
 from ..verify import Finding
+from .bounds import document_or_none
 from .generation import (
     FOLDER,
     HEAD,
@@ -162,7 +163,7 @@ class MirrorTarget:
             found = read_list(storage, number)
             if found is None:
                 raise DamageError(f"{self.url}/{list_key(number)}", f"is missing, though {HEAD} tells of it")
-        elif read_or_none(storage, MARK) is None:
+        elif document_or_none(storage, MARK) is None:
             self._check_free(storage)
             return None
         while (newer := read_list(storage, number + 1)) is not None:
@@ -177,12 +178,12 @@ class MirrorTarget:
         there = storage.exists("zarr.json")
         there = there or (storage.can_list and any(not key.startswith(".") for key in storage.keys("")))
         # Another publisher may have begun between the two looks.
-        if there and read_or_none(storage, MARK) is None:
+        if there and document_or_none(storage, MARK) is None:
             why = "holds something that was not published there; give an empty place"
             raise StoreError(self.url, why)
 
     def _hint(self, storage: Storage) -> int:
-        raw = read_or_none(storage, HEAD)
+        raw = document_or_none(storage, HEAD)
         if raw is None:
             return 0
         try:
@@ -234,13 +235,13 @@ class MirrorTarget:
 
     def prepare(self) -> None:
         storage = self._open()
-        if read_or_none(storage, MARK) is None:
+        if document_or_none(storage, MARK) is None:
             self._check_free(storage)
         try:
             # Also tries out, on a bucket, whether a thing is created only if it is absent.
             storage.create(MARK, _MARK)
         except FileExistsError:
-            if storage.read(MARK) != _MARK:
+            if document_or_none(storage, MARK) != _MARK:
                 raise StoreError(f"{self.url}/{MARK}", "is of a newer teleopen") from None
         except ConflictError:
             raise
@@ -336,7 +337,7 @@ class MirrorTarget:
                 return
             except StoreError:
                 # The answer may have been lost: what lies there tells, and ours is like no other.
-                there = read_or_none(storage, key)
+                there = document_or_none(storage, key)
                 if there is not None and there != raw:
                     raise FileExistsError(key) from None
                 if there is None and attempt + 1 == _TRIES:
@@ -381,7 +382,7 @@ class MirrorTarget:
         plain = {path: file for path, file in found.generation.files.items() if not is_data(path)}
         changed = [path for path, file in plain.items() if old.get(path) != file]
         for path in sorted(changed, key=_order):
-            data = storage.read(file_key(path, plain[path].sha256))
+            data = self._snapshot(storage, found).read(path)
             _again(partial(storage.replace, path, data))
         if self._is_newest(storage, found):
             self._delete_unlisted(storage, hint, found)
@@ -441,7 +442,7 @@ class MirrorTarget:
 
 def revocations(storage: Storage) -> dict[str, Any]:
     """Return a mirror's list of what was withdrawn: episodes by id, and files by SHA-256."""
-    raw = read_or_none(storage, REVOCATIONS)
+    raw = document_or_none(storage, REVOCATIONS)
     empty: dict[str, Json] = {"episodes": {}, "files": []}
     if raw is None:
         return empty

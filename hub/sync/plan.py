@@ -23,6 +23,7 @@ from ...schemas import (
 from ...schemas.episode import Bound, Count, Digest
 from .. import disk
 from ..log import DatasetId, EpisodeId, File, Time
+from .bounds import DOCUMENT_BYTES
 from .tree import MANIFEST, PublicTree, Tombstone
 
 PLAN_FORMAT = 1
@@ -229,6 +230,8 @@ def limit_problems(files: Mapping[str, File], add: Mapping[str, File]) -> Iterat
     for path, file in sorted(files.items()):
         if file.size > FILE_BYTES:
             yield f"{path} has {file.size:,} bytes; a file may have {FILE_BYTES:,}"
+        elif "/c/" not in path and file.size > DOCUMENT_BYTES:
+            yield f"{path} has {file.size:,} bytes; readers take {DOCUMENT_BYTES:,}: split the store"
     if len(files) > REPOSITORY_FILES:
         yield f"{len(files):,} files; a repository should hold {REPOSITORY_FILES:,}: compact the store first"
     switch = sum(not (path.startswith("segments/") and path.count("/") > 1) for path in add)

@@ -34,7 +34,9 @@ from ..log import HEAD, File, entry_key, unsealed, utc
 from ..storage import Storage
 from ..store import Store, open_segment
 from ..version import TOOL
+from .alike import scrubber
 from .arrange import Arrangement, arrange
+from .bounds import check_size
 from .cut import Cut, Cutter
 from .facts import CACHE, Facts
 from .manifest import manifest, told_tombstones
@@ -48,7 +50,6 @@ from .plan import (
 )
 from .public_log import AUTHOR, ROOT, SEGMENTS, Entry, Wanted, dataset_id, next_entry
 from .public_rights import without_streams
-from .scrub import scrub
 from .select import TIER, Court, Selection, Stay, only, select, the_one_class
 from .tree import (
     EMPTY,
@@ -281,7 +282,7 @@ class _Planning:
         damaged: dict[str, Refusal] = {}
         for part in arrangement.parts:
             try:
-                cuts.append(self.cutter.cut(self.store.storage, part))
+                cuts.append(self.cutter.cut(self.store.storage, part, self.facts.headers))
             except StoreError as error:
                 refusal = Refusal(code=Stay.S01_DAMAGED, detail=str(error))
                 damaged.update(dict.fromkeys(part.source.episodes, refusal))
@@ -369,8 +370,8 @@ class _Planning:
             for episode in episodes:
                 one = selection.going[episode]
                 withheld = selection.segments[segment].streams.keys() - one.streams
-                header = strict_json(table[add.episodes[episode]])
-                yield episode, scrub(header, one.names, withheld).document
+                public = scrubber(one.names, frozenset(withheld)).public(table[add.episodes[episode]])
+                yield episode, strict_json(public.text)
         for add in entry.state.segments.values():
             elsewhere = [episode for episode in add.episodes if episode not in selection.going]
             if elsewhere:
@@ -488,6 +489,7 @@ class _Planning:
             blob = _held(MANIFEST, there)
         else:
             blob = manifest(told, entry.state.head)
+            check_size(f"{self.target}/{MANIFEST}", blob.size)
         whole = replace(tree, files=dict(sorted({**tree.files, MANIFEST: blob}.items())))
         kept = there == blob.file
         return replace(

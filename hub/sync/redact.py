@@ -7,9 +7,9 @@ sentence) is not found here: docs/publish.md says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from unicodedata import normalize
 
@@ -95,14 +95,30 @@ _KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
+@cache
 def _pattern(*without: str) -> re.Pattern[str]:
     groups = (f"(?P<{k}>{'|'.join(patterns)})" for k, patterns in _KINDS.items() if k not in without)
     return re.compile("|".join(groups), re.ASCII | re.DOTALL | re.IGNORECASE)
 
 
-_MARKED = _pattern()
+_NEEDS: Mapping[str, re.Pattern[str]] = {
+    "url": re.compile("://"),
+    "email": re.compile("@"),
+    "path": re.compile(r"[\\/$%]"),
+    "rooted": re.compile("/"),
+    "address": re.compile(r":|[.][^.]*[.]|(?:-[^-]*){5}"),
+    "host": re.compile("[.:=]"),
+}
+"""What each text of a kind has in it; most texts have little of it, and are not searched for those kinds."""
+
+
+def _marked(text: str) -> re.Pattern[str]:
+    """Return the pattern of all kinds that can be in a text."""
+    return _pattern(*(kind for kind, mark in _NEEDS.items() if mark.search(text) is None))
+
+
 _INSIDE = {
-    "rooted": _pattern("url", "rooted", "host"),
+    "rooted": _pattern("url", "rooted"),
     "host": _pattern("url", "rooted", "host", "blob"),
     "blob": _pattern("url", "rooted", "host", "blob"),
 }
@@ -192,14 +208,16 @@ def _once(text: str, names: tuple[str, ...], inner: Keep, *, within: bool) -> st
     if len(text) < 4:  # the shortest of marked things is longer
         return text
 
-    def replaced(match: re.Match[str]) -> str:
+    def replaced(match: re.Match[str], judges: Mapping[str, Judge] = _JUDGES) -> str:
         kind = match.lastgroup or ""
         told = match[0]
-        if kind not in _JUDGES or not _JUDGES[kind](told, inner, within):
+        if kind not in judges or not judges[kind](told, inner, within):
             return f"[{_WORDS.get(kind, kind)}]"
+        if kind == "rooted":
+            return _INSIDE[kind].sub(lambda part: replaced(part, _JUDGES_OF_PARTS), told)
         return told if kind not in _INSIDE else _INSIDE[kind].sub(replaced, told)
 
-    return _MARKED.sub(replaced, text)
+    return _marked(text).sub(replaced, text)
 
 
 @lru_cache(maxsize=64)
@@ -241,6 +259,15 @@ def _is_no_host(told: str, inner: Keep, _within: bool) -> bool:  # noqa: FBT001
     return stream or _IS_PUBLIC_HOST.fullmatch(told) is not None
 
 
+def _is_no_host_of_a_path(told: str, _inner: Keep, within: bool) -> bool:  # noqa: FBT001
+    """Tell a part of a place such as ``joint.id`` or ``camera.info`` from a host.
+
+    Of two labels the last may be any word; of more, it is hardly ever a domain's.
+    """
+    member = told.count(".") == 1 and not re.search("[=:]", told) and not _ENDS_LIKE_A_HOST.search(told)
+    return member or _is_no_host(told, frozenset(), within)
+
+
 def _is_words(told: str, _inner: Keep, _within: bool) -> bool:  # noqa: FBT001
     """Tell a long run of words from one of base64 or hexadecimal digits that looks drawn at random."""
     if _HEX.search(told):
@@ -250,10 +277,12 @@ def _is_words(told: str, _inner: Keep, _within: bool) -> bool:  # noqa: FBT001
     return not {"0", "a", "A"} <= set(kinds) or changes * 4 < len(told)
 
 
-_JUDGES: dict[str, Callable[[str, Keep, bool], bool]] = {
+Judge = Callable[[str, Keep, bool], bool]
+_JUDGES: Mapping[str, Judge] = {
     "url": _is_public_link,
     "rooted": _is_place,
     "host": _is_no_host,
     "blob": _is_words,
 }
 """Whether what is marked may stay, from the text, what is known to be within files, and where it stands."""
+_JUDGES_OF_PARTS: Mapping[str, Judge] = {**_JUDGES, "host": _is_no_host_of_a_path}

@@ -30,7 +30,7 @@ from ...schemas import (
 from ...schemas.validate import contradictions
 from .redact import GONE, Redactor
 
-VERSION = 3
+VERSION = 4
 """Raised with every change to what comes out, since results are kept between runs."""
 
 ATTRIBUTES = frozenset(
@@ -62,7 +62,7 @@ _PRIVATE_TARGETS = ("extra", "provenance.evidence", "provenance.options", "attri
 _NO_RIGHTS = Rights().to_document()
 
 Document = dict[str, Any]
-Rule = Callable[["_Scrub", Any], Any]
+Rule = Callable[["Pass", Any], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Scrubbed:
 
 
 @dataclass(slots=True)
-class _Scrub:
+class Pass:
     """One header's pass: what is known of it, and what was found."""
 
     redactor: Redactor
@@ -114,9 +114,7 @@ def scrub(header: Mapping[str, Json], names: Iterable[str] = (), withheld: Itera
     withheld
         Streams that stay, and of which nothing is told.
     """
-    fates = header.get("provenance", {}).get("ledger", ())
-    inner = frozenset(f["field"] for f in fates) | frozenset(header.get("streams", ()))
-    work = _Scrub(Redactor(tuple(names), inner), frozenset(withheld))
+    work = pass_over(header, names, withheld)
     document = {"schema": header.get("schema"), **_record(EPISODE)(work, header)}
     kept = {stream["spec"]["clock"] for stream in document["streams"].values()}
     document["clocks"] = {name: clock for name, clock in document["clocks"].items() if name in kept}
@@ -127,9 +125,16 @@ def scrub(header: Mapping[str, Json], names: Iterable[str] = (), withheld: Itera
     return Scrubbed(document=document, problems=(*work.problems, *map(str, problems)))
 
 
+def pass_over(header: Mapping[str, Json], names: Iterable[str], withheld: Iterable[str]) -> Pass:
+    """Return what is known of a header before any of it is looked at."""
+    fates = header.get("provenance", {}).get("ledger", ())
+    inner = frozenset(f["field"] for f in fates) | frozenset(header.get("streams", ()))
+    return Pass(Redactor(tuple(names), inner), frozenset(withheld))
+
+
 def scrub_spec(spec: Mapping[str, Json], names: Iterable[str] = (), withheld: Iterable[str] = ()) -> Document:
     """Return the public form of a stream's header, as the attributes of its array tell it."""
-    document: Document = _record(STREAM_SPEC)(_Scrub(Redactor(tuple(names)), frozenset(withheld)), spec)
+    document: Document = _record(STREAM_SPEC)(Pass(Redactor(tuple(names)), frozenset(withheld)), spec)
     return document
 
 
@@ -137,35 +142,35 @@ def scrub_encodings(
     notes: Iterable[Mapping[str, Json]], names: Iterable[str] = (), withheld: Iterable[str] = ()
 ) -> list[Document]:
     """Return the public form of the notes on how a camera was encoded."""
-    work = _Scrub(Redactor(tuple(names)), frozenset(withheld))
+    work = Pass(Redactor(tuple(names)), frozenset(withheld))
     return [_chosen(ENCODING)(work, note) for note in notes]
 
 
 # --- what is done to a field ----------------------------------------------------------------------------
 
 
-def _keep(_: _Scrub, value: Any) -> Any:
+def _keep(_: Pass, value: Any) -> Any:
     """Keep: numbers, and words of a closed list or of a pattern that has no room for more."""
     return value
 
 
-def _text(work: _Scrub, value: str) -> str:
+def _text(work: Pass, value: str) -> str:
     return "" if work.speaks_of_withheld(value) else work.redactor.text(value)
 
 
-def _word(work: _Scrub, value: str | None) -> str | None:
+def _word(work: Pass, value: str | None) -> str | None:
     return None if value is None else _text(work, value) or UNKNOWN
 
 
-def _place(work: _Scrub, value: str) -> str:
+def _place(work: Pass, value: str) -> str:
     return GONE if work.speaks_of_withheld(value) else work.redactor.place(value)
 
 
-def _texts(work: _Scrub, values: Iterable[str]) -> list[str]:
+def _texts(work: Pass, values: Iterable[str]) -> list[str]:
     return [work.redactor.text(value) for value in values if not work.speaks_of_withheld(value)]
 
 
-def _axes(work: _Scrub, values: Iterable[str]) -> list[str]:
+def _axes(work: Pass, values: Iterable[str]) -> list[str]:
     """Keep all names or none: with one of them changed, two might be the same."""
     axes = list(values)
     return (
@@ -173,17 +178,17 @@ def _axes(work: _Scrub, values: Iterable[str]) -> list[str]:
     )
 
 
-def _unit(work: _Scrub, values: Iterable[str]) -> list[str]:
+def _unit(work: Pass, values: Iterable[str]) -> list[str]:
     return [value if work.redactor.is_clean(value) else UNKNOWN for value in values]
 
 
-def _revision(work: _Scrub, value: str | None) -> str | None:
+def _revision(work: Pass, value: str | None) -> str | None:
     """Keep the hash of a commit, which in any other place would count as a secret."""
     is_hash = value is not None and len(value) in {40, 64} and set(value) <= set("0123456789abcdef")
     return value if is_hash else _word(work, value)
 
 
-def _uri(work: _Scrub, value: str) -> str:
+def _uri(work: Pass, value: str) -> str:
     return "file" if work.speaks_of_withheld(value) else work.redactor.file_name(value)
 
 
@@ -191,7 +196,7 @@ def _gone(substitute: Callable[[], Any]) -> Rule:
     return lambda _work, _value: substitute()
 
 
-def _plain(work: _Scrub, value: Json) -> Json:
+def _plain(work: Pass, value: Json) -> Json:
     """Keep the numbers of a JSON value, redact its texts, and drop members whose names are not clean."""
     if isinstance(value, str):
         return _text(work, value)
@@ -237,7 +242,7 @@ def _name_of(what: str) -> Rule:
     return lambda work, value: work.name(what, value)
 
 
-def _ledger(work: _Scrub, fates: Iterable[Document]) -> list[Document]:
+def _ledger(work: Pass, fates: Iterable[Document]) -> list[Document]:
     """Scrub each fate; what went only to a stream that stays is not told of at all."""
     found: dict[str, Document] = {}
     for fate in fates:

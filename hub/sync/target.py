@@ -16,6 +16,7 @@ from typing import NoReturn, Protocol
 from ...schemas import ConflictError, DamageError, NotFoundError, StoreError
 from ..log import File
 from ..storage import exactly, safe_key
+from .bounds import check_size, checked_document
 from .plan import Plan
 from .tree import Blob, PublicState, Tombstone, tree_digest
 
@@ -173,11 +174,16 @@ class Snapshot:
         return self._files[key]
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        size = self._file(key).size
-        stop = size if stop is None else min(stop, size)
-        return (
-            exactly(f"{self.url}/{key}", start, stop, self._fetch(key, start, stop)) if start < stop else b""
-        )
+        size, place = self._file(key).size, f"{self.url}/{key}"
+        if stop is None:
+            check_size(place, size)
+            return checked_document(place, self._exactly(key, start, size))
+        return self._exactly(key, start, min(stop, size))
+
+    def _exactly(self, key: str, start: int, stop: int) -> bytes:
+        if start >= stop:
+            return b""
+        return exactly(f"{self.url}/{key}", start, stop, self._fetch(key, start, stop))
 
     def read_many(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
         with ThreadPoolExecutor(_PARALLEL, "snapshot") as pool:

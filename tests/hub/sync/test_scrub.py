@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from unicodedata import normalize
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from teleopen.hub.sync import redact
 from teleopen.hub.sync.public_rights import NOT_NAMED, RIGHTS, names_to_remove, public_rights
 from teleopen.hub.sync.redact import Redactor
 from teleopen.hub.sync.scrub import TABLES, scrub
@@ -110,6 +112,81 @@ def test_a_host_does_not_leave_as_the_name_of_a_field() -> None:
     ]
     told = scrub({"provenance": {"ledger": fates}, "streams": {}, "clocks": {}}, NAMES).document
     assert [fate["field"] for fate in told["provenance"]["ledger"]] == ["joint.id", "[host]"]
+
+
+IN_A_PLACE = {
+    "/data/gpu17.lab.example.edu/qpos": "/data/[host]/qpos",
+    "gpu17.lab.example.edu/qpos": "[host]/qpos",
+    "gpu17.lab.example.edu:/data/qpos": "[host]:/data/qpos",
+    "/gpu17.cs.uni-x.de/qpos": "/[host]/qpos",
+    "/robot-pc-3.local": "/[host]",
+    "/runs/host=gpu17/qpos": "/runs/[host]/qpos",
+    "smb://nas.lab/x": "[link]",
+    "user@host:/x": "[e-mail]:/x",
+    "/data/10.20.30.41/qpos": "/data/[address]/qpos",
+}
+"""Places in a source that hold a host, and what is told of them."""
+PLACES = (
+    "/tf",
+    "/robot1/joint_states",
+    "/camera/color/camera_info",
+    "/camera.info",
+    "/arm/joint.id",
+    "/observations/images/cam_high",
+    "/data/demo_0/obs.agentview",
+    "/observation.images.top",
+    "videos/observation.images.top/episode_000000.mp4",
+    "episode_000000.parquet",
+    "/data/chunk-000/episode_000000.parquet",
+    "data.mcap",
+    "/runs/data.mcap",
+    "sensor_msgs/msg/JointState",
+    "/sensor_msgs/msg/JointState",
+    "foxglove.CompressedVideo",
+    "/foxglove.CompressedVideo",
+)
+"""Topics, paths in files, names of files and of types of messages."""
+
+
+@pytest.mark.parametrize("place", IN_A_PLACE)
+def test_a_host_does_not_leave_within_a_place(place: str) -> None:
+    redactor = Redactor(NAMES, frozenset({place}))
+    assert redactor.place(place) == IN_A_PLACE[place]
+    assert redactor.place(IN_A_PLACE[place]) == IN_A_PLACE[place]
+    assert not re.search("gpu17|robot-pc-3|nas|user@|10[.]20", redactor.text(f"read from {place}"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_places_within_files_stay_as_they_are(place: str) -> None:
+    redactor = Redactor(NAMES, frozenset({place}))
+    assert redactor.place(place) == place
+    assert redactor.text(place) == place
+
+
+parts = st.text("abcdefgh0123456789_", min_size=1, max_size=8)
+hosts = st.builds(
+    lambda labels, end: ".".join([*labels, end]),
+    st.lists(parts.filter(lambda part: "_" not in part), min_size=1, max_size=3),
+    st.sampled_from(["lab.example.edu", "corp.local", "robots.example.org", "uni-x.de"]),
+)
+
+
+@given(st.lists(parts, max_size=3), hosts, st.lists(parts, max_size=3))
+def test_no_part_of_a_place_is_a_host(before: list[str], host: str, after: list[str]) -> None:
+    place = "/".join(["", *before, host, *after])
+    assert host not in Redactor((), frozenset({place})).place(place)
+
+
+@given(
+    st.lists(
+        st.sampled_from([*MARKED, *PLACES, *"/.:@-_ =ab1~$%\\\n", "http://", "host", "serial"]), max_size=12
+    ).map("".join)
+)
+def test_kinds_that_cannot_be_in_a_text_need_not_be_looked_for(text: str) -> None:
+    def found(pattern: re.Pattern[str]) -> list[tuple[object, ...]]:
+        return [(match.span(), match.lastgroup) for match in pattern.finditer(text)]
+
+    assert found(redact._marked(text)) == found(redact._pattern())
 
 
 @settings(max_examples=60)
