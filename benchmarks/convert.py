@@ -14,10 +14,11 @@ import zarr
 from av.video.reformatter import VideoReformatter
 from teleopen.hub import Store, WriteOptions, create_store
 
-from .corpus import CAMERAS, Bench
+from .corpus import Bench
 from .lerobot import lerobot_writer
 from .measure import Pixels, Samples, interleaved_jobs
 from .report import Aim, Row, Table
+from .sample import CAMERAS
 
 _EPISODES = 10
 _BARE_EPISODES = 3

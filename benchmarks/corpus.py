@@ -22,10 +22,9 @@ from teleopen.hub.arrays import ArrayReader
 from teleopen.schemas import Array, Episode, episode_id
 
 from .measure import Pixels
+from .sample import CAMERAS
 
 DATA = Path(__file__).parent / "data" / "aloha_textured_96.hdf5"
-FPS = 30
-CAMERAS = ("cam_high", "cam_left_wrist")
 _IMAGES = "observation.images."
 _BLUR = 3.0  # radius in pixels: nothing is left of the noise, little of the texture
 _BLOCK = 32

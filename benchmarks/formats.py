@@ -28,11 +28,12 @@ from tests.samples.mcap import write_file
 from tests.samples.rosbag1 import write_bag as write_bag1
 from tests.samples.rosbag2 import write_bag as write_bag2
 
-from .corpus import CAMERAS, DATA, FPS, Bench
+from .corpus import DATA, Bench
 from .lerobot import make_dataset
 from .measure import interleaved_jobs
 from .mp4 import LONG_GOP_H264
 from .report import Aim, Row, Table
+from .sample import CAMERAS, FPS
 
 _JOINTS = 4_000
 _DATASETS = (("10 episodes of 96 steps", 10, 1), ("20 episodes of 288 steps", 20, 3))
@@ -144,7 +145,7 @@ def _read(converter: Converter, path: Path) -> None:
         for clock in episode.clocks.values():
             clock.read()
         for stream in episode.streams.values():
-            for _ in stream.packets.read() if stream.packets else stream:
+            for _ in stream.packets.blocks() if stream.packets else stream:
                 pass
 
 

@@ -14,11 +14,12 @@ from PIL import Image
 from teleopen.hub import WriteOptions
 from teleopen.hub.gop import Entry, runs, unpack
 
-from .corpus import CAMERAS, Bench, StoredCamera, spread
+from .corpus import Bench, StoredCamera, spread
 from .measure import Pixels, Samples, interleaved, psnr
 from .mp4 import LerobotMp4, SeekingReader
 from .peers import peer
 from .report import Aim, Row, Table
+from .sample import CAMERAS
 
 _TORCHCODEC = "LeRobot MP4, torchcodec"
 _PYAV = "LeRobot MP4, PyAV seek"

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .corpus import CAMERAS, FPS, Bench
+from .corpus import Bench
 from .mp4 import encode_mp4
 from .peers import peer
+from .sample import CAMERAS, FPS
 
 _VALUES = ("observation.state", "action")
 _TASK = "Push the parts around the mat with both arms"
@@ -109,6 +110,21 @@ def make_dataset(
         "features": _features(bench) | _bookkeeping(),
     }
     (root / "meta/info.json").write_text(json.dumps(info))
+
+
+def add_stats(bench: Bench, root: Path) -> None:
+    """Write the statistics without which LeRobot does not open a dataset."""
+    found: dict[str, Any] = {}
+    for name in _VALUES:
+        values = bench.streams[name]
+        found[name] = {
+            "min": values.min(0).tolist(),
+            "max": values.max(0).tolist(),
+            "mean": values.mean(0).tolist(),
+            "std": values.std(0).tolist(),
+            "count": [len(values)],
+        }
+    (root / "meta/stats.json").write_text(json.dumps(found))
 
 
 def _features(bench: Bench) -> dict[str, Any]:

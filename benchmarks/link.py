@@ -22,6 +22,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+RTT_S = 0.05
+RATE = 25e6
+"""Bytes per second: 200 Mbit/s."""
+
 _BLOCK = 64 << 10
 
 

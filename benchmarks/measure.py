@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Item = TypeVar("Item")
+Told = TypeVar("Told")
 Pixels = NDArray[np.uint8]
+ROOT = Path(__file__).parents[1]
 
 _PACKAGES = (
     "teleopen", "av", "numpy", "zarr", "h5py", "pyarrow", "pillow",
@@ -94,14 +97,22 @@ def interleaved_jobs(jobs: Mapping[str, tuple[Callable[[int], object], int]], ro
     jobs
         For each name: the job, called with the number of the round, and how many items it handles.
     """
-    found = Samples({name: [] for name in jobs})
+
+    def timed(job: Callable[[int], object], items: int, turn: int) -> float:
+        start = _all_cpu_seconds()
+        job(turn)
+        return (_all_cpu_seconds() - start) / items
+
+    return Samples(take_turns({name: partial(timed, *told) for name, told in jobs.items()}, rounds))
+
+
+def take_turns(jobs: Mapping[str, Callable[[int], Told]], rounds: int) -> dict[str, list[Told]]:
+    """Return what jobs tell that measure themselves, by round; they are called with its number."""
+    found: dict[str, list[Told]] = {name: [] for name in jobs}
     for turn in range(rounds):
         for name in _rotated(list(jobs), turn):
-            job, items = jobs[name]
             gc.collect()
-            start = _all_cpu_seconds()
-            job(turn)
-            found.seconds[name].append((_all_cpu_seconds() - start) / items)
+            found[name].append(jobs[name](turn))
     return found
 
 
@@ -116,14 +127,13 @@ def _all_cpu_seconds() -> float:
     return sum(part.ru_utime + part.ru_stime for part in parts)
 
 
-def in_child(module: str, env: Mapping[str, str] | None, *told: object) -> Any:
+def in_child(module: str, env: Mapping[str, str] | None, *told: object, python: str = sys.executable) -> Any:
     """Run a module in a process of its own, given ``told`` as JSON, and return the JSON that it prints last.
 
     So nothing that was imported, opened or cached here takes part in what is measured there.
     """
-    command = [sys.executable, "-m", module, json.dumps(told)]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True, cwd=root)
+    command = [python, "-m", module, json.dumps(told)]
+    done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import av
 import numpy as np
 
-from .corpus import FPS
 from .measure import Pixels
+from .sample import FPS
 
 LEROBOT_AV1 = {"g": "2", "crf": "30", "preset": "12"}
 """Options that lerobot 0.4.4 gives to libsvtav1 unless it is told otherwise."""

@@ -11,9 +11,10 @@ import zarr
 from teleopen.hub import create_store
 from teleopen.schemas import Array, Clock, Episode, Stream, episode_id, nominal_times
 
-from .corpus import FPS, Bench
+from .corpus import Bench
 from .measure import interleaved
 from .report import Aim, Row, Table
+from .sample import FPS
 
 _EPISODES, _STEPS = 20, 5_000
 _WINDOW = 50

@@ -1,202 +1,166 @@
-"""Random windows of a dataset, in samples per CPU-second, compared with LeRobot's loader and JPEG shards."""
+"""Random windows of a dataset: what one costs us, LeRobot's loaders, a Lance dataset and JPEG shards."""
 
 from __future__ import annotations
 
-import importlib.util
-import io
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 
-import numpy as np
-from PIL import Image
-from teleopen.hub import create_store
-from teleopen.hub.levels import derive
-from teleopen.hub.train import Blocks, Order, Permuted, Want, Windows, open_dataset
-
-from .corpus import CAMERAS, FPS, Bench
-from .lerobot import make_dataset
-from .loading import loader_rows
-from .measure import Samples, interleaved_jobs
-from .mp4 import LEROBOT_AV1
-from .peers import peer
+from .contenders import (
+    FULL,
+    JPEG,
+    JPEG_CHANNELS_FIRST,
+    LANCE,
+    LEVEL,
+    MAIN,
+    RELEASED,
+    RESIZED,
+    SIMPLEJPEG,
+    TORCHCODEC,
+    Contender,
+    Places,
+    Running,
+    check,
+    running,
+    small,
+)
+from .corpus import Bench
+from .measure import take_turns
 from .report import Aim, Row, Table
+from .sample import BATCH, EPISODES, PICTURES, STEPS
 
-_EPISODES = 20
-_BATCH = 16
-_ACTIONS = 16
-_CAMERAS = [f"observation.images.{camera}" for camera in CAMERAS]
-_LEROBOT_U8 = "torchcodec alone on its MP4, uint8"
-_LEROBOT = "LeRobotDataset"
-_JPEG = "JPEG q80 shards, simplejpeg"
+Told = Mapping[str, Sequence[Mapping[str, float]]]
+
+_LOADERS = (MAIN, RELEASED, LANCE, JPEG)
+_SMALL = tuple(small(peer) for peer in _LOADERS)
+_MOST_BYTES = {JPEG.name: 1 / 4}
+
+
+_NOTES = f"""\
+CPU time of one window as part of a batch of {BATCH}: 2 cameras × 2 frames of 480 × 640, 2 states, 16 actions;
+{EPISODES} episodes of {STEPS} steps. Contenders run in a process each, take turns, and draw the same windows,
+permuted but where ours draws blocks: 4 or 8 windows of each camera chunk, 4 or 2 chunks for a batch.
+What they deliver is first checked against the recording.
+Ratio: theirs / ours; of bytes, ours / theirs.
+LeRobot's datasets are its default MP4 (AV1 g=2 crf 30), Lance's hold the same bytes. JPEG shards: q80 4:2:0,
+records of litdata, simplejpeg. For 224 × 224, LeRobot's and Lance's loaders resize with torchvision, and JPEG
+is decoded at half size and resized with OpenCV; ours reads a level of that size, or resizes too.
+A decoder alone makes no batch and is no loader: these rows show a limit.
+DataLoader: CPU time with that of workers, who live on from turn to turn; windows/s in brackets.
+Bytes: of all files, states and actions included, by picture.
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Ours in each order with some peers.
+
+    Attributes
+    ----------
+    factor
+        How many times the peers' aims are to be reached; None: they are not.
+    """
+
+    ours: Sequence[Contender]
+    peers: Sequence[Contender]
+    factor: float | None
+
+
+_IN_PROCESS = (
+    Comparison(FULL, (*_LOADERS, JPEG_CHANNELS_FIRST, TORCHCODEC, SIMPLEJPEG), 1),
+    Comparison(LEVEL, _SMALL, 2),
+    Comparison(RESIZED, _SMALL, None),
+)
+_LOADED = (Comparison(FULL, _LOADERS, 1),)
 
 
 def table(bench: Bench) -> Table:
-    """Measure full permutation and blocks, at full size and at 224 × 224."""
-    found = Table(
-        "windows: CPU time of a training sample",
-        notes=[
-            "CPU time of one window in ms: 2 cameras × 2 frames 480 × 640, 2 states, 16 actions; in process.",
-            f"Batches of {_BATCH}, {_EPISODES} episodes of 96 steps. Ratio: theirs / ours: more is better.",
-            "LeRobotDataset: its own loader on its default MP4 (AV1 g=2 crf 30), torchcodec, float32; the",
-            "row with uint8 is its decoder alone, no dataset around it: less than any loader on it needs.",
-            "JPEG q80 4:2:0 in one file, offsets in memory; permuted windows, as all peers' are.",
-            "DataLoader: wall time after the first batch; CPU time with workers'. Rate: ours / theirs.",
-            "",
-        ],
-    )
-    store = create_store(bench.new_folder() / "store", author="benchmarks")
-    store.write(bench.episodes(_EPISODES))
-    derive(store, (224, 224), author="benchmarks")
-    dataset = open_dataset(store)
-    contenders: dict[str, Callable[[int], object]] = {}
-    full, small = _windows(dataset.windows, None), _windows(dataset.windows, (224, 224))
-    for name, windows in (("full size", full), ("224 × 224", small)):
-        for kind, order in (
-            ("permuted", Permuted()),
-            ("blocks of 4", Blocks(4, 4)),
-            ("blocks of 8", Blocks(8, 2)),
-        ):
-            contenders[f"{name}, {kind}"] = _ours(windows, order)
-    peers, root = _peers(bench, found)
-    contenders |= peers
-    rounds, batches = (2, 2) if bench.quick else (9, 4)
-    jobs = {
-        name: (lambda turn, draw=draw: [draw(turn * batches + at) for at in range(batches)], batches * _BATCH)
-        for name, draw in contenders.items()
-    }
-    for draw in contenders.values():
-        draw(0)
-    samples = interleaved_jobs(jobs, rounds)
-    found.rows += _rows(samples)
-    if importlib.util.find_spec("torch"):
-        places = {"ours": store.url} | ({"lerobot": str(root)} if root else {})
-        found.rows += loader_rows(places, _BATCH, quick=bench.quick)
+    """Measure in process and through PyTorch's DataLoader, at full size and at 224 × 224."""
+    found = Table("windows: CPU time of a training sample", notes=_NOTES.splitlines())
+    places = Places(bench, bench.new_folder())
+    places.make()
+    rounds, batches = (2, 2) if bench.quick else (11, 2)
+    found.rows += _measured(_IN_PROCESS, places, None, rounds, batches, found)
+    for workers in (0, 2):
+        rounds, batches = (1, 4) if bench.quick else (5, 8)
+        found.rows += _measured(_LOADED, places, workers, rounds, batches, found)
+    found.rows += _sizes(places)
+    found.notes.append("")
     return found
 
 
-def _windows(make: Callable[..., Windows], size: tuple[int, int] | None) -> Windows:
-    wants: dict[str, Any] = {camera: Want(steps=(-1, 0), size=size) for camera in _CAMERAS}
-    return make({**wants, "observation.state": [-1, 0], "action": range(_ACTIONS)})
+def _measured(
+    comparisons: Sequence[Comparison],
+    places: Places,
+    workers: int | None,
+    rounds: int,
+    batches: int,
+    found: Table,
+) -> Iterator[Row]:
+    """Let all contenders take turns; return the rows of each comparison."""
+    everyone = {one.name: one for part in comparisons for one in (*part.ours, *part.peers)}
+    with running(list(everyone.values()), places.folder, workers, found) as there:
+        turns = {name: _turn(process, places, workers, batches) for name, process in there.items()}
+        for name, process in there.items():
+            check(places.bench, process, places.batches(process.contender.order, 0, 2), places.folder)
+            turns[name](0)
+        told = take_turns(turns, rounds)
+    through = "" if workers is None else f", DataLoader with {workers} workers"
+    for part in comparisons:
+        for own in (one for one in part.ours if one.name in told):
+            peers = [one for one in part.peers if one.name in told]
+            for peer in peers:
+                yield _row(own, peer, part.factor, told, batches * BATCH, through)
+            if not peers:
+                yield Row(what=own.name + through, figure=_figure(told[own.name], batches * BATCH, through))
 
 
-def _ours(windows: Windows, order: Order) -> Callable[[int], object]:
-    def draw(batch: int) -> object:
-        positions = np.arange(batch * _BATCH, (batch + 1) * _BATCH)
-        return windows.batch(*order.draw(positions, 0, windows.space))
+def _turn(
+    process: Running, places: Places, workers: int | None, batches: int
+) -> Callable[[int], Mapping[str, float]]:
+    """Return what draws the windows of a round. Workers that live on draw the same ones in each."""
 
-    return draw
+    def turn(number: int) -> Mapping[str, float]:
+        first = 0 if workers is not None else number * batches
+        return process.draw(places.batches(process.contender.order, first, batches))
 
-
-def _peers(bench: Bench, found: Table) -> tuple[dict[str, Callable[[int], object]], Path | None]:
-    """Return what peers do for a batch, and where LeRobot's dataset is."""
-    steps = len(bench.streams["action"]) * _EPISODES
-    random = np.random.default_rng(1)
-
-    def drawn() -> list[int]:
-        return [int(at) for at in random.integers(0, steps, _BATCH)]
-
-    peers: dict[str, Callable[[int], object]] = {}
-    root: Path | None = None
-    module = peer("lerobot", found.absent)
-    codec = peer("torchcodec", found.absent)
-    if module and codec:
-        root = bench.new_folder() / "lerobot"
-        make_dataset(bench, root, "libsvtav1", LEROBOT_AV1, _EPISODES)
-        add_stats(bench, root)
-        dataset = module.LeRobotDataset(
-            "benchmarks/none",
-            root=root,
-            delta_timestamps={
-                **{camera: [-1 / FPS, 0] for camera in _CAMERAS},
-                "observation.state": [-1 / FPS, 0],
-                "action": [at / FPS for at in range(_ACTIONS)],
-            },
-            video_backend="torchcodec",
-        )
-        peers[_LEROBOT] = lambda _: [dataset[at] for at in drawn()]
-        paths = [next(root.glob(f"videos/{camera}/**/*.mp4")) for camera in _CAMERAS]
-        decoders = [codec.VideoDecoder(str(path), seek_mode="approximate") for path in paths]
-        peers[_LEROBOT_U8] = lambda _: [
-            [d.get_frames_at([max(0, at - 1), at]).data for d in decoders] for at in drawn()
-        ]
-    if simplejpeg := peer("simplejpeg", found.absent):
-        jpegs = [[as_jpeg(frame) for frame in bench.clips[camera]] for camera in CAMERAS]
-        shard, offsets = jpeg_shard(jpegs, bench.new_folder() / "shard")
-        out = np.empty((2, 480, 640, 3), np.uint8)
-
-        def read(_: int) -> None:
-            with shard.open("rb") as file:
-                for at in drawn():
-                    for camera in range(len(CAMERAS)):
-                        for row, frame in enumerate((max(0, at - 1), at)):
-                            start, size = offsets[camera][frame % len(offsets[camera])]
-                            file.seek(start)
-                            simplejpeg.decode_jpeg(file.read(size), buffer=out[row])
-
-        peers[_JPEG] = read
-    return peers, root
+    return turn
 
 
-def _rows(samples: Samples) -> Iterator[Row]:
-    aims = {
-        ("full size, permuted", _LEROBOT): 5,
-        ("full size, permuted", _LEROBOT_U8): 3,
-        ("full size, blocks of 4", _LEROBOT): 10,
-        ("full size, blocks of 4", _LEROBOT_U8): 6,
-        ("full size, blocks of 4", _JPEG): 2,
-        ("224 × 224, permuted", _LEROBOT): 10,
-        ("224 × 224, blocks of 4", _LEROBOT): 20,
-    }
-    ours = [name for name in samples.seconds if name not in {_LEROBOT, _LEROBOT_U8, _JPEG}]
-    for name in ours:
-        figure = f"{samples.median(name) * 1e3:.2f} ms"
-        for theirs in (_LEROBOT, _LEROBOT_U8, _JPEG):
-            if theirs in samples:
-                aim = aims.get((name, theirs))
+def _row(
+    own: Contender, peer: Contender, factor: float | None, told: Told, windows: int, through: str
+) -> Row:
+    pairs = zip(told[peer.name], told[own.name], strict=True)
+    aim = peer.aims.get(own.order.split()[0])
+    return Row(
+        what=own.name + through,
+        figure=_figure(told[own.name], windows, through),
+        peer=peer.name,
+        peer_figure=_figure(told[peer.name], windows, through),
+        ratio=median(theirs["cpu"] / mine["cpu"] for theirs, mine in pairs),
+        aim=Aim(">=", aim * factor) if aim and factor else None,
+    )
+
+
+def _figure(rounds: Sequence[Mapping[str, float]], windows: int, through: str) -> str:
+    """Return the medians of CPU time per window and, through a `DataLoader`, of windows per second."""
+    cpu = f"{median(one['cpu'] for one in rounds) / windows * 1e3:.2f} ms"
+    return f"{cpu} ({median(windows / one['wall'] for one in rounds):.0f}/s)" if through else cpu
+
+
+def _sizes(places: Places) -> Iterator[Row]:
+    """Return the bytes of a picture on disk, those of states and actions included."""
+    for what, place in (("full size", FULL[0].place), ("with a level of 224 × 224", LEVEL[0].place)):
+        mine = places.bytes(place)
+        for peer in _LOADERS:
+            if theirs := places.bytes(peer.place):
+                most = _MOST_BYTES.get(peer.name)
                 yield Row(
-                    what=name,
-                    figure=figure,
-                    peer=theirs,
-                    peer_figure=f"{samples.median(theirs) * 1e3:.2f} ms",
-                    ratio=samples.ratio(theirs, name),
-                    aim=Aim(">=", aim) if aim else None,
+                    what=f"bytes of a picture, {what}",
+                    figure=f"{mine / PICTURES / 1e3:.2f} kB",
+                    peer=peer.name,
+                    peer_figure=f"{theirs / PICTURES / 1e3:.2f} kB",
+                    ratio=mine / theirs,
+                    aim=Aim("<=", most) if most else None,
                 )
-        if _LEROBOT not in samples and _JPEG not in samples:
-            yield Row(what=name, figure=figure)
-
-
-def as_jpeg(frame: np.ndarray[Any, Any]) -> bytes:
-    """Return a picture as JPEG q80 4:2:0."""
-    data = io.BytesIO()
-    Image.fromarray(frame).save(data, "JPEG", quality=80, subsampling="4:2:0")
-    return data.getvalue()
-
-
-def jpeg_shard(jpegs: list[list[bytes]], path: Path) -> tuple[Path, list[list[tuple[int, int]]]]:
-    """Write the pictures one after another; return where each camera's are."""
-    offsets: list[list[tuple[int, int]]] = []
-    with path.open("wb") as file:
-        for camera in jpegs:
-            offsets.append([])
-            for jpeg in camera:
-                offsets[-1].append((file.tell(), len(jpeg)))
-                file.write(jpeg)
-    return path, offsets
-
-
-def add_stats(bench: Bench, root: Path) -> None:
-    """Write the statistics without which LeRobot does not open a dataset."""
-    import json
-
-    found: dict[str, Any] = {}
-    for name in ("observation.state", "action"):
-        values = bench.streams[name]
-        found[name] = {
-            "min": values.min(0).tolist(),
-            "max": values.max(0).tolist(),
-            "mean": values.mean(0).tolist(),
-            "std": values.std(0).tolist(),
-            "count": [len(values)],
-        }
-    (root / "meta/stats.json").write_text(json.dumps(found))
