@@ -91,7 +91,8 @@ _KINDS: dict[str, tuple[str, ...]] = {
         r"(?:host(?:name)?|node|machine|serial(?:[ _-]?(?:no|number))?)\s*[=:]\s*[\w.-]+",
         rf"(?<![\w.-])(?:\w[\w-]{{0,62}}\.){{1,16}}(?:{_TOP_LEVEL})(?![\w-]|\.\w)",
     ),
-    "blob": (r"[A-Za-z0-9+/_=-]{32,}",),
+    # With the rest of a dotted name that it may be the beginning of: a host is found whole or not at all.
+    "blob": (r"[A-Za-z0-9+/_=-]{32,}(?:\.[\w-]{1,31}(?![\w-]))*",),
 }
 
 
@@ -120,7 +121,7 @@ def _marked(text: str) -> re.Pattern[str]:
 _INSIDE = {
     "rooted": _pattern("url", "rooted"),
     "host": _pattern("url", "rooted", "host", "blob"),
-    "blob": _pattern("url", "rooted", "host", "blob"),
+    "blob": _pattern("url", "rooted", "blob"),
 }
 """What is looked for within something that is kept: a long harmless run may have an address in it."""
 _WORDS = {"rooted": "path", "email": "e-mail", "url": "link", "blob": "secret"}
@@ -213,9 +214,8 @@ def _once(text: str, names: tuple[str, ...], inner: Keep, *, within: bool) -> st
         told = match[0]
         if kind not in judges or not judges[kind](told, inner, within):
             return f"[{_WORDS.get(kind, kind)}]"
-        if kind == "rooted":
-            return _INSIDE[kind].sub(lambda part: replaced(part, _JUDGES_OF_PARTS), told)
-        return told if kind not in _INSIDE else _INSIDE[kind].sub(replaced, told)
+        inside = _JUDGES_OF_PARTS if kind == "rooted" else judges
+        return told if kind not in _INSIDE else _INSIDE[kind].sub(lambda part: replaced(part, inside), told)
 
     return _marked(text).sub(replaced, text)
 
@@ -270,11 +270,12 @@ def _is_no_host_of_a_path(told: str, _inner: Keep, within: bool) -> bool:  # noq
 
 def _is_words(told: str, _inner: Keep, _within: bool) -> bool:  # noqa: FBT001
     """Tell a long run of words from one of base64 or hexadecimal digits that looks drawn at random."""
-    if _HEX.search(told):
+    run = told.partition(".")[0]
+    if _HEX.search(run):
         return False
-    kinds = ["0" if c.isdigit() else "a" if c.islower() else "A" if c.isupper() else "-" for c in told]
+    kinds = ["0" if c.isdigit() else "a" if c.islower() else "A" if c.isupper() else "-" for c in run]
     changes = sum(one != other for one, other in pairwise(kinds))
-    return not {"0", "a", "A"} <= set(kinds) or changes * 4 < len(told)
+    return not {"0", "a", "A"} <= set(kinds) or changes * 4 < len(run)
 
 
 Judge = Callable[[str, Keep, bool], bool]

@@ -171,7 +171,20 @@ hosts = st.builds(
 )
 
 
-@given(st.lists(parts, max_size=3), hosts, st.lists(parts, max_size=3))
+@pytest.mark.parametrize("folders", ["/aaaa/bbbb/cccc/dddd/eeee/ffff", "runs/of/the/second/week/in/may"])
+def test_a_host_does_not_leave_behind_a_long_run_of_words(folders: str) -> None:
+    redactor = Redactor((), frozenset({folders}))
+    for place in (f"{folders}/gpu17.lab.example.edu", f"{folders}/gpu17.lab.example.edu/qpos"):
+        assert "gpu17" not in redactor.text(place)
+        assert "example" not in redactor.place(place)
+    assert redactor.place(f"{folders}/episode_000000.parquet") == f"{folders}/episode_000000.parquet"
+    secret = "q8ZxP1" * 7
+    for text in (f"{secret}.abc", f"abc.{secret}", f"{folders}.{secret}", f"{secret}.{secret}.{secret}"):
+        assert secret not in redactor.text(text)
+
+
+@given(st.lists(parts, max_size=5), hosts, st.lists(parts, max_size=3))
+@example(["0000_", "0000000", "00000000"], "00000000.lab.example.edu", [])
 def test_no_part_of_a_place_is_a_host(before: list[str], host: str, after: list[str]) -> None:
     place = "/".join(["", *before, host, *after])
     assert host not in Redactor((), frozenset({place})).place(place)
